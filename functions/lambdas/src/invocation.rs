@@ -1,0 +1,99 @@
+//! One invocation: its clock, and what is told of it (one log line, and the row in the catalog that says why an
+//! operation failed). Events are not logged.
+
+use std::fmt;
+
+use backup_aws::SystemClock;
+use backup_core::id::OperationId;
+use backup_core::operation::{Failure, OperationKind};
+use backup_core::ports::Catalog;
+use backup_core::{Error, ErrorKind};
+use lambda_runtime::{Context, Diagnostic};
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+use crate::environment::Environment;
+
+/// One invocation of a step.
+pub(crate) struct Invocation<'a> {
+    step: &'a str,
+    pub(crate) environment: &'a Environment,
+    pub(crate) clock: SystemClock,
+}
+
+/// A step's failure, with the operation it belongs to once the event was read.
+#[derive(Debug)]
+pub(crate) struct StepError {
+    error: Error,
+    operation: Option<(OperationKind, OperationId)>,
+}
+
+impl<'a> Invocation<'a> {
+    pub(crate) fn new(step: &'a str, environment: &'a Environment, context: &Context) -> Self {
+        Self { step, environment, clock: SystemClock::until(context.deadline) }
+    }
+
+    /// Logs how the step ended, and notes a failure in the catalog, where the state machine's own words would hide
+    /// it. Failing to note it is logged and does not replace the failure itself.
+    pub(crate) async fn told(&self, outcome: Result<Value, StepError>) -> Result<Value, StepError> {
+        let step = self.step;
+        match &outcome {
+            Ok(_) => tracing::info!(step, "the step succeeded"),
+            Err(StepError { error, operation }) => {
+                let kind = error.kind().name();
+                let hint = error.hint_text().unwrap_or_default();
+                let id = operation.map(|(_, id)| id.to_string()).unwrap_or_default();
+                tracing::error!(step, kind, operation = id, why = %error, hint, "the step failed");
+                if let Some((kind, id)) = operation {
+                    let noted = match self.environment.catalog() {
+                        Ok(catalog) => catalog.record_failure(*kind, *id, &Failure::of(step, error)).await,
+                        Err(why) => Err(why),
+                    };
+                    if let Err(why) = noted {
+                        tracing::error!(step, why = %why, "could not note the failure in the catalog");
+                    }
+                }
+            }
+        }
+        outcome
+    }
+}
+
+/// Attaches the operation to an error.
+pub(crate) fn of(kind: OperationKind, id: OperationId) -> impl Fn(Error) -> StepError {
+    move |error| StepError { error, operation: Some((kind, id)) }
+}
+
+impl StepError {
+    pub(crate) fn unknown_step(step: &str) -> Self {
+        let error = Error::new(ErrorKind::Internal, format!("run step {step:?}: there is none of this name"));
+        error.hint("the template's Handler must name a step of this release").into()
+    }
+}
+
+impl From<Error> for StepError {
+    fn from(error: Error) -> Self {
+        Self { error, operation: None }
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for StepError {}
+
+/// The name the state machines match in `Retry` and `Catch`.
+impl From<StepError> for Diagnostic {
+    fn from(failed: StepError) -> Self {
+        Self { error_type: failed.error.kind().name().to_owned(), error_message: failed.error.to_string() }
+    }
+}
+
+/// JSON lines, at level info unless `NIGHTSAFE_LOG` says otherwise.
+pub(crate) fn log_as_json() {
+    let filter = EnvFilter::try_from_env("NIGHTSAFE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_current_span(false).init();
+}

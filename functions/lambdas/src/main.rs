@@ -1,0 +1,55 @@
+//! One bootstrap for every step: the template's `Handler` names the step, the step's file parses its event and calls
+//! its flow. What each function may do is in its own role.
+
+mod abandon_restore;
+mod build_indexes;
+mod close;
+mod dump_chunk;
+mod environment;
+mod events;
+mod finish_restore;
+mod invocation;
+mod plan_restore;
+mod raise_alert;
+mod restore_chunk;
+mod seal_backup;
+mod trigger_backup;
+mod validate_chunk;
+mod verify_checksums;
+
+use lambda_runtime::{Error as RuntimeError, LambdaEvent, service_fn};
+use serde_json::Value;
+
+use crate::environment::Environment;
+use crate::invocation::{Invocation, StepError};
+
+#[tokio::main]
+async fn main() -> Result<(), RuntimeError> {
+    invocation::log_as_json();
+    let step = std::env::var("_HANDLER").unwrap_or_default();
+    let environment = Environment::load().await;
+    let (step, environment) = (step.as_str(), &environment);
+    lambda_runtime::run(service_fn(async move |event: LambdaEvent<Value>| {
+        let invocation = Invocation::new(step, environment, &event.context);
+        invocation.told(run(step, &invocation, event.payload).await).await
+    }))
+    .await
+}
+
+async fn run(step: &str, invocation: &Invocation<'_>, event: Value) -> Result<Value, StepError> {
+    match step {
+        "trigger-backup" => trigger_backup::handle(invocation, event).await,
+        "dump-chunk" => dump_chunk::handle(invocation, event).await,
+        "seal-backup" => seal_backup::handle(invocation, event).await,
+        "verify-checksums" => verify_checksums::handle(invocation, event).await,
+        "close" => close::handle(invocation, event).await,
+        "plan-restore" => plan_restore::handle(invocation, event).await,
+        "restore-chunk" => restore_chunk::handle(invocation, event).await,
+        "build-indexes" => build_indexes::handle(invocation, event).await,
+        "validate-chunk" => validate_chunk::handle(invocation, event).await,
+        "finish-restore" => finish_restore::handle(invocation, event).await,
+        "abandon-restore" => abandon_restore::handle(invocation, event).await,
+        "raise-alert" => raise_alert::handle(invocation, event).await,
+        other => Err(StepError::unknown_step(other)),
+    }
+}

@@ -1,0 +1,142 @@
+//! Following an execution to its end: a bar for each state on a terminal, a line for each elsewhere.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use backup_aws::{Execution, MapProgress};
+use backup_core::id::OperationId;
+use backup_core::operation::{Operation, OperationKind};
+use backup_core::ports::Catalog;
+use backup_core::{Error, ErrorKind, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::session::Session;
+
+const LOOK_MILLIS: u64 = 400;
+/// Without a terminal: how often a state that goes on is told of again.
+const LINE_SECONDS: u64 = 30;
+
+/// Waits until the execution ended; gives the operation's row if it succeeded, its failure otherwise.
+pub(crate) async fn follow(session: &Session, kind: OperationKind, id: OperationId, execution: &str) -> Result<Operation> {
+    let mut shown = Shown::new(session.json);
+    let mut troubles = 0;
+    let ended = loop {
+        match look(session, execution).await {
+            Ok((execution, map)) => {
+                troubles = 0;
+                shown.update(&execution, map);
+                if execution.succeeded.is_some() {
+                    break execution;
+                }
+            }
+            // The job goes on whether we see it or not.
+            Err(why) if why.kind().is_retryable() && troubles < 20 => troubles += 1,
+            Err(why) => return Err(why),
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+    };
+    let operation = session.catalog.operation(kind, id).await?;
+    if ended.succeeded == Some(true) {
+        return Ok(operation);
+    }
+    Err(failure(&operation, ended))
+}
+
+async fn look(session: &Session, execution: &str) -> Result<(Execution, Option<MapProgress>)> {
+    let looked = session.machines.look(execution).await?;
+    let map = session.machines.newest_map(execution).await?;
+    Ok((looked, map))
+}
+
+fn failure(operation: &Operation, ended: Execution) -> Error {
+    let what = format!("{} {}", operation.kind(), operation.id);
+    match &operation.failure {
+        Some(failure) => {
+            let error = Error::new(failure.kind, format!("{what}: {}: {}", failure.step, failure.message));
+            match &failure.hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        }
+        None => Error::new(ErrorKind::Internal, format!("{what} failed: {}", ended.error.unwrap_or_default())),
+    }
+}
+
+/// What was shown so far.
+struct Shown {
+    bar: Option<ProgressBar>,
+    quiet: bool,
+    states: usize,
+    began: Instant,
+    line_at: Instant,
+}
+
+impl Shown {
+    fn new(quiet: bool) -> Self {
+        let now = Instant::now();
+        Self { bar: None, quiet, states: 0, began: now, line_at: now }
+    }
+
+    fn update(&mut self, execution: &Execution, map: Option<MapProgress>) {
+        if self.quiet {
+            return;
+        }
+        let entered = execution.entered.iter().map(|(name, _)| name.as_str());
+        let steps: Vec<&str> = entered.filter(|name| !matches!(*name, "done" | "failed" | "is-more-than-a-plan")).collect();
+        let ended = execution.succeeded.is_some();
+        for (number, name) in steps.iter().enumerate().skip(self.states.saturating_sub(1)) {
+            let is_new = number >= self.states;
+            let is_last = number + 1 == steps.len();
+            if is_new {
+                self.begin(name);
+            }
+            if !is_last || ended {
+                self.end(name, execution.succeeded != Some(false) || !is_last);
+            }
+        }
+        self.states = steps.len();
+        if !ended {
+            self.progress(steps.last().copied().unwrap_or_default(), map);
+        }
+    }
+
+    fn begin(&mut self, name: &str) {
+        self.line_at = Instant::now();
+        if !stderr().is_terminal() {
+            eprintln!("{:>7.1} s  {name}", self.began.elapsed().as_secs_f64());
+            return;
+        }
+        let bar = ProgressBar::new_spinner().with_message(name.to_owned());
+        bar.set_style(style("{spinner} {msg:18} {elapsed:>4}"));
+        bar.enable_steady_tick(Duration::from_millis(100));
+        self.bar = Some(bar);
+    }
+
+    fn progress(&mut self, name: &str, map: Option<MapProgress>) {
+        let Some(map) = map.filter(|map| is_map(name) && map.total > 0) else { return };
+        if let Some(bar) = &self.bar {
+            bar.set_style(style("{spinner} {msg:18} {elapsed:>4} [{bar:30}] {pos}/{len}"));
+            bar.set_length(map.total);
+            bar.set_position(map.succeeded);
+        } else if self.line_at.elapsed() >= Duration::from_secs(LINE_SECONDS) {
+            self.line_at = Instant::now();
+            eprintln!("{:>7.1} s  {name} {}/{}", self.began.elapsed().as_secs_f64(), map.succeeded, map.total);
+        }
+    }
+
+    fn end(&mut self, name: &str, well: bool) {
+        if let Some(bar) = self.bar.take() {
+            let seconds = bar.elapsed().as_secs_f64();
+            bar.finish_and_clear();
+            eprintln!("{} {name:18} {seconds:>5.1} s", if well { "✓" } else { "✗" });
+        }
+    }
+}
+
+fn is_map(name: &str) -> bool {
+    matches!(name, "dump-chunk" | "verify-checksums" | "restore-chunk" | "validate-chunk")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}

@@ -1,0 +1,64 @@
+//! `nightsafe`, the operator's command line.
+//!
+//! Results go to standard output, everything else to standard error. It starts executions and follows them; all the
+//! work is done by the steps. It needs AWS credentials, a region and the stack's name, and nothing else.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+
+mod arguments;
+mod backup;
+mod follow;
+mod list;
+mod output;
+mod restore;
+mod session;
+mod show;
+mod status;
+
+use std::process::ExitCode;
+
+use backup_core::{Error, Result};
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+use crate::session::Session;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            tell(&why, arguments.json);
+            ExitCode::from(why.kind().exit_code())
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<()> {
+    let session = Session::open(arguments).await?;
+    match &arguments.command {
+        Command::Backup(wanted) => backup::run(&session, wanted).await,
+        Command::Restore(wanted) => restore::run(&session, wanted).await,
+        Command::List(wanted) => list::run(&session, wanted).await,
+        Command::Show(wanted) => show::run(&session, wanted.id).await,
+        Command::Status => status::run(&session).await,
+    }
+}
+
+fn tell(why: &Error, json: bool) {
+    if json {
+        let object = serde_json::json!({
+            "message_type": "exit_error",
+            "code": why.kind().exit_code(),
+            "kind": why.kind().name(),
+            "message": why.to_string(),
+            "hint": why.hint_text(),
+        });
+        println!("{object}");
+    }
+    eprintln!("error: {why}");
+    if let Some(hint) = why.hint_text() {
+        eprintln!("hint: {hint}");
+    }
+}

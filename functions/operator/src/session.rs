@@ -1,0 +1,73 @@
+//! The stack, found by its name, as ports.
+
+use backup_aws::{DynamoCatalog, KmsDataKeys, Machines, S3ObjectStore, Sdk, Stack, SystemClock};
+use backup_core::Result;
+use backup_core::id::{OperationId, SourceName};
+use backup_core::operation::{Detail, Operation};
+use backup_core::ports::{Catalog, Clock};
+
+use crate::arguments::Arguments;
+
+/// What every command works with.
+pub(crate) struct Session {
+    sdk: Sdk,
+    stack: Stack,
+    pub(crate) source: SourceName,
+    pub(crate) catalog: DynamoCatalog,
+    pub(crate) store: S3ObjectStore,
+    pub(crate) keys: KmsDataKeys,
+    pub(crate) machines: Machines,
+    pub(crate) json: bool,
+}
+
+/// The two state machines, by the template's output.
+#[derive(Clone, Copy)]
+pub(crate) enum Machine {
+    Protect,
+    Restore,
+}
+
+impl Session {
+    pub(crate) async fn open(arguments: &Arguments) -> Result<Self> {
+        let sdk = Sdk::load(arguments.region.clone()).await;
+        let stack = Stack::find(&sdk, &arguments.stack).await?;
+        let output = |key| stack.output(key).map(str::to_owned);
+        let source: SourceName = output("Source")?.parse()?;
+        Ok(Self {
+            catalog: DynamoCatalog::new(&sdk, output("CatalogTable")?, output("AuditTable")?, source.clone()),
+            store: S3ObjectStore::new(&sdk, output("Bucket")?),
+            keys: KmsDataKeys::new(&sdk, output("Key")?),
+            machines: Machines::new(&sdk),
+            json: arguments.json,
+            sdk,
+            stack,
+            source,
+        })
+    }
+
+    pub(crate) fn now_millis() -> u64 {
+        SystemClock::without_deadline().now_millis()
+    }
+
+    /// Notes the request and starts its execution; the event carries the id only. Gives the execution's ARN.
+    pub(crate) async fn start(
+        &self,
+        machine: Machine,
+        database: &str,
+        collections: &[String],
+        detail: Detail,
+    ) -> Result<(OperationId, String)> {
+        let id = OperationId::generate(Self::now_millis())?;
+        let user = self.sdk.caller().await?;
+        let (database, collections) = (database.to_owned(), collections.to_vec());
+        let operation = Operation::requested(id, self.source.clone(), database, collections, user, detail);
+        self.catalog.create_operation(&operation).await?;
+        let (output, prefix) = match machine {
+            Machine::Protect => ("ProtectMachine", "backup"),
+            Machine::Restore => ("RestoreMachine", "restore"),
+        };
+        let input = serde_json::json!({ "operation": id }).to_string();
+        let execution = self.machines.start(self.stack.output(output)?, &format!("{prefix}-{id}"), input).await?;
+        Ok((id, execution))
+    }
+}

@@ -1,0 +1,134 @@
+//! `nightsafe show`.
+
+use backup_core::flows::{open_manifest, show_restore_plan};
+use backup_core::format::{Manifest, ManifestNamespace};
+use backup_core::id::OperationId;
+use backup_core::operation::{Detail, Operation, OperationKind, OperationState};
+use backup_core::plan::restore::RestorePlan;
+use backup_core::ports::Catalog;
+use backup_core::{ErrorKind, Result};
+
+use crate::output;
+use crate::session::Session;
+
+pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
+    let operation = match session.catalog.operation(OperationKind::Backup, id).await {
+        Err(why) if why.kind() == ErrorKind::NotFound => session.catalog.operation(OperationKind::Restore, id).await?,
+        found => found?,
+    };
+    let (manifest, plan) = match &operation.detail {
+        Detail::Backup(detail) if detail.manifest_sha256.is_some() => {
+            (Some(open_manifest(&session.store, &session.keys, &operation).await?), None)
+        }
+        Detail::Restore(_) if operation.totals.namespaces > 0 => {
+            (None, Some(show_restore_plan(&session.store, &session.keys, &operation).await?))
+        }
+        _ => (None, None),
+    };
+    if session.json {
+        let mut value = output::json("operation", &operation);
+        if let (Some(fields), Some(manifest)) = (value.as_object_mut(), &manifest) {
+            fields.insert("namespaces".into(), manifest.namespaces.iter().map(as_json).collect());
+        }
+        println!("{value}");
+        return Ok(());
+    }
+    print!("{}", head(&operation));
+    if let Some(manifest) = &manifest {
+        print!("{}", contents(manifest));
+    }
+    if let Some(plan) = &plan {
+        print!("{}", items(plan));
+    }
+    Ok(())
+}
+
+fn head(operation: &Operation) -> String {
+    let mut text = format!(
+        "{} {}\n  state      {}\n  source     {}\n  database   {}\n  requested  {} UTC by {}\n",
+        operation.kind(),
+        operation.id,
+        operation.state,
+        operation.source,
+        operation.database,
+        output::time(operation.id.requested_millis()),
+        operation.user,
+    );
+    if !operation.collections.is_empty() {
+        text.push_str(&format!("  only       {}\n", operation.collections.join(", ")));
+    }
+    if let Some(finished) = operation.finished_millis {
+        let took = output::duration(finished.saturating_sub(operation.id.requested_millis()));
+        text.push_str(&format!("  ended      {} UTC, after {took}\n", output::time(finished)));
+    }
+    match &operation.detail {
+        Detail::Backup(detail) => {
+            if let (Some(time), Some(consistency)) = (detail.cluster_time, detail.consistency) {
+                text.push_str(&format!("  instant    cluster time {time}, {consistency}\n"));
+            }
+            if detail.manifest_sha256.is_some() {
+                text.push_str(&format!("  holds      {}\n", output::totals(&operation.totals)));
+            }
+        }
+        Detail::Restore(detail) => {
+            if let Some(backup) = detail.backup {
+                text.push_str(&format!("  from       backup {backup}\n"));
+            }
+            for kept in &detail.kept_aside {
+                text.push_str(&format!("  kept aside {:?} as {:?}\n", kept.name, kept.aside));
+            }
+        }
+    }
+    if let Some(failure) = operation.failure.as_ref().filter(|_| operation.state == OperationState::Failed) {
+        text.push_str(&format!("  failed in  {}\n  why        {}\n", failure.step, failure.message));
+        if let Some(hint) = &failure.hint {
+            text.push_str(&format!("  hint       {hint}\n"));
+        }
+    }
+    text
+}
+
+fn contents(manifest: &Manifest) -> String {
+    let mut table = output::table(&["name", "label", "documents", "BSON", "chunks", "indexes", "remarks"], &[2, 3, 4, 5]);
+    for entry in &manifest.namespaces {
+        let mut remarks: Vec<&str> = entry.reason.iter().map(String::as_str).collect();
+        remarks.extend(entry.notes.iter().map(String::as_str));
+        table.add_row([
+            entry.namespace.name.clone(),
+            entry.label.to_string(),
+            output::count(documents(entry)),
+            output::bytes(entry.chunks.iter().map(|chunk| chunk.stored.bson_bytes).sum()),
+            entry.chunks.len().to_string(),
+            entry.namespace.indexes.len().to_string(),
+            remarks.join("; "),
+        ]);
+    }
+    format!("  server     MongoDB {}\n\n{table}\n", manifest.server_version)
+}
+
+fn documents(entry: &ManifestNamespace) -> u64 {
+    entry.chunks.iter().map(|chunk| chunk.stored.documents).sum()
+}
+
+fn as_json(entry: &ManifestNamespace) -> serde_json::Value {
+    serde_json::json!({
+        "name": entry.namespace.name,
+        "kind": entry.namespace.kind,
+        "label": entry.label,
+        "reason": entry.reason,
+        "notes": entry.notes,
+        "documents": documents(entry),
+        "chunks": entry.chunks.len(),
+        "indexes": entry.namespace.indexes.len(),
+    })
+}
+
+fn items(plan: &RestorePlan) -> String {
+    let mut table = output::table(&["name", "label", "documents", "BSON", "replaces"], &[2, 3]);
+    for item in &plan.items {
+        let replaces = if item.live.is_some() { "yes" } else { "no" };
+        let bytes = output::bytes(item.bson_bytes);
+        table.add_row([&item.name, &item.label.to_string(), &output::count(item.documents), &bytes, replaces]);
+    }
+    format!("\n{table}\n")
+}

@@ -1,0 +1,82 @@
+//! `nightsafe status`: the verdict first.
+
+use std::collections::BTreeMap;
+
+use backup_core::Result;
+use backup_core::operation::{Operation, OperationKind, OperationState};
+use backup_core::ports::{Catalog, Lease, Resource};
+
+use crate::output;
+use crate::session::Session;
+
+/// Operations looked at.
+const LOOKED_AT_MAX: u32 = 200;
+/// The procedures promise a backup every 24 hours.
+const BACKUP_AGE_MILLIS_MAX: u64 = 24 * 3600 * 1000;
+
+pub(crate) async fn run(session: &Session) -> Result<()> {
+    let now = Session::now_millis();
+    let backups = session.catalog.operations(OperationKind::Backup, LOOKED_AT_MAX).await?;
+    let restores = session.catalog.operations(OperationKind::Restore, LOOKED_AT_MAX).await?;
+    let lease = session.catalog.lease(&Resource::Source, now).await?;
+    let newest = newest_verified(&backups);
+    let oldest_of_newest = newest.values().map(|backup| backup.id.requested_millis()).min();
+    let last_failed = backups.first().is_some_and(|backup| backup.state == OperationState::Failed);
+    let verdict = match oldest_of_newest {
+        None => "NO BACKUP – there is no verified backup yet".to_owned(),
+        Some(at) if now.saturating_sub(at) > BACKUP_AGE_MILLIS_MAX => {
+            format!("LATE – a database was last backed up {} ago", output::duration(now.saturating_sub(at)))
+        }
+        Some(_) if last_failed => "WARNING – the newest backup failed; older ones are good".to_owned(),
+        Some(at) => format!("OK – every database backed up within {}", output::duration(now.saturating_sub(at))),
+    };
+    if session.json {
+        let value = serde_json::json!({
+            "message_type": "status",
+            "verdict": verdict,
+            "source": session.source,
+            "newest_verified": newest.values().map(|backup| backup.id).collect::<Vec<_>>(),
+            "running": running(&backups, &restores).map(|operation| operation.id).collect::<Vec<_>>(),
+            "lease_holder": lease.as_ref().map(|lease| lease.holder),
+        });
+        println!("{value}");
+        return Ok(());
+    }
+    println!("{verdict}\n\nsource {}", session.source);
+    for (database, backup) in &newest {
+        let age = output::duration(now.saturating_sub(backup.id.requested_millis()));
+        println!("  {database}: {} {age} ago, {}", backup.id, output::totals(&backup.totals));
+    }
+    print!("{}", activity(&backups, &restores, lease.as_ref()));
+    Ok(())
+}
+
+fn newest_verified(backups: &[Operation]) -> BTreeMap<&str, &Operation> {
+    let mut newest: BTreeMap<&str, &Operation> = BTreeMap::new();
+    let whole = |it: &&Operation| it.state == OperationState::Verified && it.collections.is_empty();
+    for backup in backups.iter().filter(whole) {
+        newest.entry(&backup.database).or_insert(backup); // they come newest first
+    }
+    newest
+}
+
+fn running<'a>(backups: &'a [Operation], restores: &'a [Operation]) -> impl Iterator<Item = &'a Operation> {
+    let goes_on = |it: &&Operation| matches!(it.state, OperationState::Running | OperationState::Sealed);
+    backups.iter().chain(restores).filter(goes_on)
+}
+
+fn activity(backups: &[Operation], restores: &[Operation], lease: Option<&Lease>) -> String {
+    let mut text = String::new();
+    for operation in running(backups, restores) {
+        text.push_str(&format!("running: {} {} of {}\n", operation.kind(), operation.id, operation.database));
+    }
+    if let Some(lease) = lease {
+        let since = output::time(lease.since_millis);
+        text.push_str(&format!("lease: {} since {since} UTC, asked for by {}\n", lease.holder, lease.user));
+    }
+    for failed in backups.iter().chain(restores).filter(|it| it.state == OperationState::Failed).take(3) {
+        let why = failed.failure.as_ref().map(|failure| failure.message.as_str()).unwrap_or_default();
+        text.push_str(&format!("failed: {} {} of {}: {why}\n", failed.kind(), failed.id, failed.database));
+    }
+    text
+}

@@ -1,0 +1,87 @@
+//! `cargo local` and `cargo demo`.
+
+#![allow(clippy::print_stdout, reason = "a command's output")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use local::{Cloud, CloudOptions, demo};
+
+/// The local cloud: a real mongod, and the real template on a local AWS.
+#[derive(Parser)]
+#[command(name = "cargo local", bin_name = "cargo local")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start it, or find it running, and print what to export.
+    Up {
+        /// The snapshot history mongod keeps, in seconds.
+        #[arg(long, default_value_t = CloudOptions::default().history_seconds)]
+        history_seconds: u32,
+        /// How much BSON a chunk should hold.
+        #[arg(long, default_value_t = CloudOptions::default().chunk_target_bytes)]
+        chunk_target_bytes: u64,
+    },
+    /// Say whether it runs, and where.
+    Status,
+    /// Print what to export.
+    Env,
+    /// Stop it and remove what it kept.
+    Down,
+    /// Back up, damage, restore and prove a database of 50,000 documents, in a cloud of its own.
+    Demo,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            say(&format!("error: {why:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    let directory: PathBuf = Cloud::default_directory();
+    match command {
+        Command::Up { history_seconds, chunk_target_bytes } => {
+            let cloud = match Cloud::find(&directory) {
+                Some(cloud) => cloud,
+                None => {
+                    Cloud::stop_in(&directory)?; // what is left of one that died
+                    let options = CloudOptions { history_seconds, chunk_target_bytes };
+                    Cloud::start(&directory, &options, |phase| say(&format!("… {phase}"))).await?
+                }
+            };
+            print!("{}\n{}", cloud.description(), cloud.exports());
+            println!("\n# in a shell:  source {}/env", directory.display());
+        }
+        Command::Status => match Cloud::find(&directory) {
+            Some(cloud) => print!("running\n{}", cloud.description()),
+            None => println!("not running (start it with `cargo local up`)"),
+        },
+        Command::Env => match Cloud::find(&directory) {
+            Some(cloud) => print!("{}", cloud.exports()),
+            None => anyhow::bail!("the local cloud does not run: start it with `cargo local up`"),
+        },
+        Command::Down => {
+            let was = Cloud::stop_in(&directory)?;
+            println!("{}", if was { "stopped" } else { "it was not running" });
+        }
+        Command::Demo => demo::run().await?,
+    }
+    Ok(())
+}
+
+#[allow(clippy::print_stderr, reason = "progress of a command")]
+fn say(line: &str) {
+    eprintln!("{line}");
+}

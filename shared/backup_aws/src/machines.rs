@@ -1,0 +1,88 @@
+//! Starting executions of the state machines, and following them.
+
+use aws_sdk_sfn::Client;
+use backup_core::{Error, ErrorKind, Result};
+
+use crate::error::{code, told};
+use crate::sdk::Sdk;
+
+/// The state machines' service.
+#[derive(Clone, Debug)]
+pub struct Machines {
+    client: Client,
+}
+
+/// How far an execution is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// `None` while it runs; then whether it succeeded.
+    pub succeeded: Option<bool>,
+    /// The states it entered, in order, each with the time in milliseconds since 1970 UTC.
+    pub entered: Vec<(String, i64)>,
+    /// The error it ended with.
+    pub error: Option<String>,
+}
+
+/// How far a Distributed Map is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MapProgress {
+    /// Work items that are done.
+    pub succeeded: u64,
+    /// Work items in all.
+    pub total: u64,
+}
+
+impl Machines {
+    /// The service in the SDK's region.
+    #[must_use]
+    pub fn new(sdk: &Sdk) -> Self {
+        Self { client: Client::new(&sdk.config) }
+    }
+
+    /// Starts an execution; gives its ARN.
+    pub async fn start(&self, machine: &str, name: &str, input: String) -> Result<String> {
+        let started = self.client.start_execution().state_machine_arn(machine).name(name).input(input).send().await;
+        started.map(|started| started.execution_arn).map_err(|why| match code(&why) {
+            Some("ExecutionAlreadyExists") => Error::new(ErrorKind::Conflict, format!("start {name}: it was started before")),
+            _ => told(format!("start {name}"), why),
+        })
+    }
+
+    /// Looks at an execution.
+    pub async fn look(&self, execution: &str) -> Result<Execution> {
+        let attempted = "look at an execution";
+        let described = self.client.describe_execution().execution_arn(execution).send().await;
+        let described = described.map_err(|why| told(attempted, why))?;
+        let mut pages = self.client.get_execution_history().execution_arn(execution).into_paginator().send();
+        let mut entered = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|why| told(attempted, why))?;
+            for event in page.events() {
+                if let Some(details) = event.state_entered_event_details() {
+                    entered.push((details.name().to_owned(), event.timestamp().to_millis().unwrap_or(0)));
+                }
+            }
+        }
+        let succeeded = match described.status().as_str() {
+            "RUNNING" | "PENDING_REDRIVE" => None,
+            status => Some(status == "SUCCEEDED"),
+        };
+        let error = described.error().map(|error| {
+            let cause: String = described.cause().unwrap_or_default().chars().take(300).collect();
+            format!("{error}: {cause}")
+        });
+        Ok(Execution { succeeded, entered, error })
+    }
+
+    /// How far the newest Distributed Map of an execution is; `None` before the first.
+    pub async fn newest_map(&self, execution: &str) -> Result<Option<MapProgress>> {
+        let attempted = "look at a map";
+        let runs = self.client.list_map_runs().execution_arn(execution).send().await;
+        let runs = runs.map_err(|why| told(attempted, why))?;
+        let Some(newest) = runs.map_runs().iter().max_by_key(|run| run.start_date().as_nanos()) else { return Ok(None) };
+        let run = self.client.describe_map_run().map_run_arn(newest.map_run_arn()).send().await;
+        let run = run.map_err(|why| told(attempted, why))?;
+        let number = |count: i64| u64::try_from(count).unwrap_or(0);
+        Ok(run.item_counts().map(|counts| MapProgress { succeeded: number(counts.succeeded()), total: number(counts.total()) }))
+    }
+}

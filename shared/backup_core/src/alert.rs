@@ -1,0 +1,143 @@
+//! Alerts as the procedures list them: which event, how severe, over which channels, in words fit for a pager.
+
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Failure, Operation, OperationKind};
+
+/// How much an alert matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know. Email.
+    Info,
+    /// Look at it today. Email and SMS.
+    High,
+    /// Look at it now. Email and SMS.
+    Critical,
+}
+
+/// What happened (the procedures' table).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlertEvent {
+    /// A backup did not succeed.
+    BackupFailure,
+    /// A restore began.
+    RestoreInitiated,
+    /// A restore did not succeed, or stored or restored data is not what it should be.
+    ValidationError,
+}
+
+impl AlertEvent {
+    /// The severity the procedures give it.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::BackupFailure => Severity::Critical,
+            Self::RestoreInitiated => Severity::Info,
+            Self::ValidationError => Severity::High,
+        }
+    }
+}
+
+/// An alert, ready to be published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alert {
+    /// What happened.
+    pub event: AlertEvent,
+    /// How much it matters.
+    pub severity: Severity,
+    /// One line of at most [`Alert::SUBJECT_CHARACTERS_MAX`] printable ASCII characters.
+    pub subject: String,
+    /// What happened, on what, why, and what to do next.
+    pub body: String,
+}
+
+impl Alert {
+    /// What SNS accepts as a subject.
+    pub const SUBJECT_CHARACTERS_MAX: usize = 100;
+
+    fn new(event: AlertEvent, subject: &str, body: String) -> Self {
+        let level = match event.severity() {
+            Severity::Info => "INFO",
+            Severity::High => "HIGH",
+            Severity::Critical => "CRITICAL",
+        };
+        let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+        let subject: String =
+            format!("[{level}] {subject}").chars().map(printable).take(Self::SUBJECT_CHARACTERS_MAX).collect();
+        Self { event, severity: event.severity(), subject, body }
+    }
+
+    /// A backup or restore failed with `failure`.
+    #[must_use]
+    pub fn operation_failed(operation: &Operation, failure: &Failure) -> Self {
+        let kind = operation.kind();
+        let event = match kind {
+            OperationKind::Backup => AlertEvent::BackupFailure,
+            OperationKind::Restore => AlertEvent::ValidationError,
+        };
+        let impact = match kind {
+            OperationKind::Backup => "No backup was added. Older backups are as they were.",
+            OperationKind::Restore => "Nothing that was live was changed.",
+        };
+        let mut body = format!(
+            "What: {kind} {} of database {:?} on source {} failed in step {}.\nWhy: {} ({})\nImpact: {impact}\n",
+            operation.id,
+            operation.database,
+            operation.source,
+            failure.step,
+            failure.message,
+            failure.kind.name(),
+        );
+        if let Some(hint) = &failure.hint {
+            body.push_str(&format!("Hint: {hint}\n"));
+        }
+        body.push_str(&format!("Asked for by: {}\nNext: nightsafe show {}\n", operation.user, operation.id));
+        Self::new(event, &format!("{kind} FAILED {}/{}", operation.source, operation.database), body)
+    }
+
+    /// A restore began.
+    #[must_use]
+    pub fn restore_initiated(operation: &Operation, replaces: usize) -> Self {
+        let body = format!(
+            "What: restore {} into database {:?} of source {} began; it replaces {replaces} live collections or views \
+             after validation.\nAsked for by: {}\nNext: nightsafe show {}\n",
+            operation.id, operation.database, operation.source, operation.user, operation.id,
+        );
+        let subject = format!("restore started {}/{}", operation.source, operation.database);
+        Self::new(AlertEvent::RestoreInitiated, &subject, body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::id::OperationId;
+    use crate::operation::{BackupDetail, Detail, Trigger};
+
+    #[test]
+    fn a_hostile_name_cannot_break_the_subject() {
+        let detail = BackupDetail {
+            trigger: Trigger::Manual,
+            force: false,
+            cluster_time: None,
+            consistency: None,
+            manifest_sha256: None,
+        };
+        let operation = Operation::requested(
+            OperationId::from_bytes([1; 16]),
+            "main".parse().unwrap(),
+            format!("crm\n\u{202e}{}", "x".repeat(200)),
+            vec![],
+            "ana".into(),
+            Detail::Backup(detail),
+        );
+        let failure = Failure { step: "dump-chunk".into(), kind: ErrorKind::Denied, message: "no".into(), hint: None };
+        let alert = Alert::operation_failed(&operation, &failure);
+        assert_eq!(alert.severity, Severity::Critical);
+        assert!(alert.subject.starts_with("[CRITICAL] backup FAILED main/crm??x"), "{}", alert.subject);
+        assert_eq!(alert.subject.len(), Alert::SUBJECT_CHARACTERS_MAX);
+    }
+}

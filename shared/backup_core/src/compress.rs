@@ -1,0 +1,245 @@
+//! Compression: independent zstd frames of whole documents, and one skippable frame at the end that indexes them.
+//!
+//! Any zstd reader turns the stream into concatenated BSON (mongodump's `.bson`): it skips the index. Decoding is
+//! bounded: it stops as soon as more comes out than the authenticated manifest says (a "zstd bomb" costs nothing).
+
+use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::DParameter;
+
+use crate::bson::{IdValue, elements, split_documents};
+use crate::document_hash::DocumentHash;
+use crate::error::{Error, ErrorKind, Result, corrupt};
+
+/// A frame is closed once it holds this much BSON. Measured: larger frames compress no better, smaller ones worse.
+pub const FRAME_TARGET_BYTES: usize = 4 * 1024 * 1024;
+/// Plaintext comes out of [`FrameDecoder`] in pieces of at most this size.
+pub const DECODED_PIECE_BYTES: usize = 1024 * 1024;
+/// Frames are at most a few 16 MiB documents, so no honest one needs a window over 128 MiB.
+const WINDOW_LOG_MAX: u32 = 27;
+const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
+const INDEX_MAGIC: &[u8; 4] = b"NSIX";
+
+/// One compressed frame and what is known of the documents in it.
+#[derive(Debug)]
+pub struct Frame {
+    /// The zstd frame.
+    pub stored: Vec<u8>,
+    /// Bytes of BSON in it.
+    pub plain_bytes: u64,
+    /// Documents in it.
+    pub documents: u64,
+    /// The sum of their hashes.
+    pub hash: DocumentHash,
+    /// The first document's `_id` as type byte and value; empty if it has none or a long one.
+    first_id: Vec<u8>,
+}
+
+impl Frame {
+    /// Compresses `documents` (concatenated BSON) and takes their count and hash on the way.
+    pub fn compress(documents: &[u8], level: i32) -> Result<Self> {
+        let (mut count, mut hash, mut first_id) = (0, DocumentHash::default(), Vec::new());
+        for document in split_documents(documents) {
+            let document = document?;
+            hash.add(document);
+            if count == 0 {
+                first_id = id_for_index(document)?;
+            }
+            count += 1;
+        }
+        let stored = zstd::bulk::compress(documents, level)
+            .map_err(|why| Error::new(ErrorKind::Internal, "compress a frame").because(why))?;
+        let plain_bytes = u64::try_from(documents.len()).unwrap_or(u64::MAX);
+        Ok(Self { stored, plain_bytes, documents: count, hash, first_id })
+    }
+}
+
+fn id_for_index(document: &[u8]) -> Result<Vec<u8>> {
+    for element in elements(document) {
+        let element = element?;
+        if element.name == b"_id" {
+            let fits = element.value.len() <= IdValue::BYTES_MAX;
+            return Ok(if fits { [&[element.kind], element.value].concat() } else { Vec::new() });
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Collects what the closing index says of each frame.
+#[derive(Debug, Default)]
+pub struct FrameIndex {
+    entries: Vec<u8>,
+    frames: u32,
+    stored_bytes: u64,
+}
+
+impl FrameIndex {
+    /// Notes `frame`, which is written next.
+    pub fn push(&mut self, frame: &Frame) {
+        self.entries.extend_from_slice(&self.stored_bytes.to_le_bytes());
+        self.entries.extend_from_slice(&frame.plain_bytes.to_le_bytes());
+        self.entries.extend_from_slice(&frame.documents.to_le_bytes());
+        self.entries.extend_from_slice(&u16::try_from(frame.first_id.len()).unwrap_or(0).to_le_bytes());
+        self.entries.extend_from_slice(&frame.first_id);
+        self.frames += 1;
+        self.stored_bytes += u64::try_from(frame.stored.len()).unwrap_or(u64::MAX);
+    }
+
+    /// The skippable frame that closes the stream.
+    pub fn finish(self) -> Result<Vec<u8>> {
+        let payload_bytes = u32::try_from(self.entries.len() + 12).map_err(|_| {
+            Error::new(ErrorKind::Unsupported, "index more frames than a chunk can have")
+        })?;
+        let mut out = Vec::with_capacity(self.entries.len() + 20);
+        out.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
+        out.extend_from_slice(&payload_bytes.to_le_bytes());
+        out.extend_from_slice(&self.entries);
+        out.extend_from_slice(&self.frames.to_le_bytes());
+        out.extend_from_slice(&(payload_bytes + 8).to_le_bytes());
+        out.extend_from_slice(INDEX_MAGIC);
+        Ok(out)
+    }
+}
+
+/// Decodes a stream of frames, piece by piece, into at most a given number of bytes.
+pub struct FrameDecoder {
+    decoder: Decoder<'static>,
+    left_bytes: u64,
+    at_frame_end: bool,
+}
+
+impl FrameDecoder {
+    /// Will give out at most `plain_bytes_max` bytes; one more is an error.
+    pub fn new(plain_bytes_max: u64) -> Result<Self> {
+        let internal = |why| Error::new(ErrorKind::Internal, "set up zstd").because(why);
+        let mut decoder = Decoder::new().map_err(internal)?;
+        decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(internal)?;
+        Ok(Self { decoder, left_bytes: plain_bytes_max, at_frame_end: true })
+    }
+
+    /// Decodes all of `stored`; `give` gets the plaintext in order, in pieces of [`DECODED_PIECE_BYTES`] at most.
+    pub fn push(&mut self, stored: &[u8], mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut piece = vec![0; DECODED_PIECE_BYTES];
+        let mut input = InBuffer::around(stored);
+        loop {
+            let mut output = OutBuffer::around(piece.as_mut_slice());
+            let hint = self
+                .decoder
+                .run(&mut input, &mut output)
+                .map_err(|why| corrupt("decompress a frame").because(why))?;
+            self.at_frame_end = hint == 0;
+            let plain = output.as_slice();
+            let plain_bytes = u64::try_from(plain.len()).unwrap_or(u64::MAX);
+            self.left_bytes = self
+                .left_bytes
+                .checked_sub(plain_bytes)
+                .ok_or_else(|| corrupt("decompress a chunk: it holds more than the manifest says"))?;
+            let full = plain.len() == DECODED_PIECE_BYTES;
+            if !plain.is_empty() {
+                give(plain)?;
+            }
+            if input.pos() == stored.len() && !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks that the stream ended with a frame and gave exactly what was expected.
+    pub fn finish(self) -> Result<()> {
+        if self.at_frame_end && self.left_bytes == 0 {
+            Ok(())
+        } else {
+            Err(corrupt("decompress a chunk: it holds less than the manifest says"))
+        }
+    }
+}
+
+/// Compresses a small object that is in memory as a whole (manifests and plans).
+pub fn compress_whole(plain: &[u8]) -> Result<Vec<u8>> {
+    zstd::bulk::compress(plain, 3).map_err(|why| Error::new(ErrorKind::Internal, "compress").because(why))
+}
+
+/// Decompresses what [`compress_whole`] made, into at most `plain_bytes_max` bytes.
+pub fn decompress_whole(stored: &[u8], plain_bytes_max: u64) -> Result<Vec<u8>> {
+    let (mut out, mut decoder) = (Vec::new(), FrameDecoder::new(plain_bytes_max)?);
+    decoder.push(stored, |piece| {
+        out.extend_from_slice(piece);
+        Ok(())
+    })?;
+    if decoder.at_frame_end { Ok(out) } else { Err(corrupt("decompress: cut short")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::rawdoc;
+
+    use super::*;
+
+    fn stream(frames: &[Frame]) -> Vec<u8> {
+        let (mut out, mut index) = (Vec::new(), FrameIndex::default());
+        for frame in frames {
+            index.push(frame);
+            out.extend_from_slice(&frame.stored);
+        }
+        out.extend(index.finish().unwrap());
+        out
+    }
+
+    fn decode(stored: &[u8], plain_bytes: u64, step: usize) -> Result<Vec<u8>> {
+        let (mut out, mut decoder) = (Vec::new(), FrameDecoder::new(plain_bytes)?);
+        for piece in stored.chunks(step) {
+            decoder.push(piece, |plain| {
+                out.extend_from_slice(plain);
+                Ok(())
+            })?;
+        }
+        decoder.finish().map(|()| out)
+    }
+
+    fn documents(from: i32, count: i32) -> Vec<u8> {
+        let text = "x".repeat(300);
+        (from..from + count).flat_map(|n| rawdoc! { "_id": n, "text": text.as_str() }.into_bytes()).collect()
+    }
+
+    #[test]
+    fn frames_of_any_size_come_back_whatever_the_pieces() {
+        let plain = [documents(0, 9000), documents(9000, 1)];
+        let frames: Vec<Frame> = plain.iter().map(|plain| Frame::compress(plain, 3).unwrap()).collect();
+        let (stored, whole) = (stream(&frames), plain.concat());
+        let plain_bytes = u64::try_from(whole.len()).unwrap();
+        for step in [1, 7, 1000, stored.len()] {
+            assert!(decode(&stored, plain_bytes, step).unwrap() == whole, "step {step}");
+        }
+        assert_eq!(frames[0].documents, 9000);
+        assert!(decode(&stored, plain_bytes - 1, 1000).is_err(), "more than expected");
+        assert!(decode(&stored, plain_bytes + 1, 1000).is_err(), "less than expected");
+        assert!(decode(&stored[..stored.len() - 1], plain_bytes, 1000).is_err(), "cut short");
+        assert!(decode(&[], 0, 1).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_empty_chunk_is_only_an_index() {
+        assert!(decode(&stream(&[]), 0, 3).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_expected_size() {
+        let bomb = compress_whole(&vec![0; 50_000_000]).unwrap();
+        assert!(bomb.len() < 5000);
+        assert_eq!(decompress_whole(&bomb, 1000).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn the_index_tells_where_each_frame_is() {
+        let frames = [Frame::compress(&documents(5, 2), 3).unwrap(), Frame::compress(&documents(7, 3), 3).unwrap()];
+        let stored = stream(&frames);
+        let (rest, magic) = stored.split_last_chunk::<4>().unwrap();
+        assert_eq!(magic, INDEX_MAGIC);
+        let length = usize::try_from(u32::from_le_bytes(*rest.last_chunk().unwrap())).unwrap();
+        let index = &stored[stored.len() - length..];
+        assert_eq!(index[..4], SKIPPABLE_MAGIC.to_le_bytes());
+        let second = &index[8 + 26 + 5..]; // after the first entry with its five-byte id
+        assert_eq!(second[..8], u64::try_from(frames[0].stored.len()).unwrap().to_le_bytes());
+        assert_eq!(second[16..24], 3_u64.to_le_bytes());
+        assert_eq!(second[26..31], [0x10, 7, 0, 0, 0]);
+    }
+}

@@ -1,0 +1,45 @@
+//! `abandon-restore`: after a restore failed, brings back what was live, should a swap have been cut off, and drops
+//! the staging collections.
+
+use crate::error::{ErrorKind, Result};
+use crate::id::OperationId;
+use crate::namespace::OwnName;
+use crate::operation::{OperationKind, OperationState};
+use crate::ports::{Catalog, DataKeys, ObjectStore, Target};
+
+use super::swap::swap_back;
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service (to open the plan).
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+}
+
+/// Runs the step for restore `id`.
+pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
+    let operation = ports.catalog.operation(OperationKind::Restore, id).await?;
+    if operation.state == OperationState::Restored || operation.restore()?.dry_run {
+        return Ok(());
+    }
+    match super::open_restore_plan(ports.store, ports.keys, &operation).await {
+        Ok(plan) => {
+            ports.catalog.check_lease(&operation).await?;
+            swap_back(ports.target, id, &plan).await?;
+        }
+        Err(why) if why.kind() == ErrorKind::NotFound => {} // it failed before there was a plan
+        Err(why) => return Err(why),
+    }
+    for namespace in ports.target.namespaces(&operation.database).await? {
+        if matches!(OwnName::parse(&namespace.name), Some(OwnName::Staging(of, _)) if of == id) {
+            ports.target.drop_namespace(&operation.database, &namespace.name).await?;
+        }
+    }
+    Ok(())
+}

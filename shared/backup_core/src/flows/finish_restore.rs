@@ -1,0 +1,150 @@
+//! `finish-restore`: wants evidence that every chunk was validated, brings back expiries, compares options and
+//! indexes field by field, and swaps staging in by rename. If anything fails, what was live is brought back.
+
+use std::collections::HashSet;
+
+use crate::audit::{AuditRecord, AuditStatus};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{ManifestNamespace, ObjectKey, VerifiedChunks};
+use crate::id::OperationId;
+use crate::namespace::{Namespace, NamespaceKind, OwnName, same_fields, same_set};
+use crate::operation::{KeptAside, OperationState};
+use crate::plan::metadata::{creation_options, expiries, without};
+use crate::plan::restore::{RestorePlan, swap_steps};
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Target};
+
+use super::restore_chunk::Restoring;
+use super::swap::{carry_out, swap_back};
+
+/// How many replaced collections a catalog row names.
+const KEPT_ASIDE_MAX: usize = 100;
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service.
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// Runs the step for restore `id`.
+pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
+    let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+    let mut operation = restoring.operation.clone();
+    if operation.state == OperationState::Running {
+        every_chunk_was_validated(ports.store, &restoring).await?;
+        check_and_complete_metadata(ports.target, &restoring).await?;
+        ports.catalog.check_lease(&operation).await?;
+        if let Err(why) = swap_in(ports.target, &restoring).await {
+            swap_back(ports.target, id, &restoring.plan).await.map_err(|worse| {
+                worse.while_doing(format!("take back a swap that failed ({why})"))
+            })?;
+            return Err(why);
+        }
+        operation.state = OperationState::Restored;
+        operation.failure = None;
+        operation.finished_millis = Some(ports.clock.now_millis());
+        operation.restore_mut()?.kept_aside = kept_aside(id, &restoring.plan);
+        ports.catalog.update_operation(&mut operation).await?;
+    }
+    let finished = operation.finished_millis.unwrap_or_else(|| ports.clock.now_millis());
+    ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
+    ports.catalog.release_lease(&operation.resource(), id).await
+}
+
+async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restoring) -> Result<()> {
+    let place = restoring.operation.restore_place();
+    let mut validated = HashSet::new();
+    for item in &restoring.plan.work {
+        let evidence: VerifiedChunks = super::read_json(store, ObjectKey::Validated(place, item.first)).await?;
+        validated.extend(evidence.ordinals);
+    }
+    for entry in restoring.manifest.namespaces.iter().filter(|it| restoring.plan.item(&it.namespace.name).is_ok()) {
+        if let Some(chunk) = entry.chunks.iter().find(|chunk| !validated.contains(&chunk.ordinal)) {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("finish restore: nothing shows that chunk {} was validated", chunk.ordinal),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Compares staging with the backup, brings the expiries back, and compares the whole.
+async fn check_and_complete_metadata(target: &dyn Target, restoring: &Restoring) -> Result<()> {
+    let database = &restoring.operation.database;
+    let mut staged = Vec::new();
+    for item in restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Collection) {
+        let entry = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name);
+        let entry = entry.ok_or_else(|| Error::new(ErrorKind::Internal, "find a restored collection's metadata"))?;
+        staged.push((item, entry, restoring.staging(entry)?));
+    }
+    let now = target.namespaces(database).await?;
+    for (item, entry, staging) in &staged {
+        let Some(found) = now.iter().find(|it| it.name == *staging && it.uuid == item.staging) else {
+            continue; // swapped in already by an earlier run of this step
+        };
+        let wanted = creation_options(&entry.namespace)?;
+        if !same_fields(&without(&found.options, &["expireAfterSeconds"])?, &wanted) {
+            return Err(differs(&item.name, "options"));
+        }
+        for fields in expiries(&entry.namespace)? {
+            target.modify(database, staging, &fields).await?;
+        }
+    }
+    let now = target.namespaces(database).await?;
+    for (item, entry, staging) in &staged {
+        if let Some(found) = now.iter().find(|it| it.name == *staging && it.uuid == item.staging) {
+            compare_whole(entry, found)?;
+        }
+    }
+    Ok(())
+}
+
+fn compare_whole(entry: &ManifestNamespace, found: &Namespace) -> Result<()> {
+    let wanted = without(&entry.namespace.options, &["autoIndexId"])?;
+    if !same_fields(&found.options, &wanted) {
+        return Err(differs(&entry.namespace.name, "options"));
+    }
+    if !same_set(&found.indexes, &entry.namespace.indexes) {
+        return Err(differs(&entry.namespace.name, "indexes"));
+    }
+    Ok(())
+}
+
+fn differs(name: &str, what: &str) -> Error {
+    Error::new(ErrorKind::ValidationFailed, format!("validate {name:?}: its {what} are not the backup's"))
+        .hint("the target may be of another version; nothing was swapped in")
+}
+
+async fn swap_in(target: &dyn Target, restoring: &Restoring) -> Result<()> {
+    let Restoring { operation, plan, manifest, .. } = restoring;
+    let now = target.namespaces(&plan.database).await?;
+    for step in swap_steps(operation.id, plan, manifest, &now)? {
+        carry_out(target, &plan.database, Some(manifest), &step).await?;
+    }
+    // Whatever the server did with the steps: nothing may be left to do.
+    let now = target.namespaces(&plan.database).await?;
+    if swap_steps(operation.id, plan, manifest, &now)?.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Transient, format!("swap in {:?}: it is not all live yet", plan.database)))
+}
+
+fn kept_aside(id: OperationId, plan: &RestorePlan) -> Vec<KeptAside> {
+    let replaced = plan.items.iter().filter_map(|item| Some((item.number, &item.name, item.live.as_ref()?)));
+    let moved = plan.extras.iter().map(|extra| (extra.number, &extra.name, &extra.live));
+    replaced
+        .chain(moved)
+        .filter(|(_, _, live)| live.kind == NamespaceKind::Collection)
+        .take(KEPT_ASIDE_MAX)
+        .map(|(number, name, _)| KeptAside { name: name.clone(), aside: OwnName::Aside(id, number).to_string() })
+        .collect()
+}

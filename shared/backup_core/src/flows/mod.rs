@@ -1,0 +1,100 @@
+//! One file per pipeline step. A flow takes ports, and its parameters are its permissions: what is not in its
+//! signature is not in its role either. Steps do not call steps; the state machines do.
+//!
+//! Every flow may run twice, at once or again later, or be killed anywhere: what it leaves is what one clean run
+//! leaves.
+
+pub mod abandon_restore;
+pub mod build_indexes;
+mod chunk_reader;
+mod chunk_writer;
+pub mod close;
+pub mod dump_chunk;
+pub mod finish_restore;
+pub mod plan_restore;
+pub mod raise_alert;
+pub mod restore_chunk;
+pub mod seal_backup;
+mod swap;
+pub mod trigger_backup;
+pub mod validate_chunk;
+pub mod verify_checksums;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result, corrupt};
+use crate::format::{BackupPlan, Manifest, ObjectContext, ObjectKey, ObjectKind, open_json};
+use crate::operation::Operation;
+use crate::plan::restore::RestorePlan;
+use crate::ports::{Clock, DataKeys, ObjectStore};
+use crate::settings::MIB;
+
+/// How long a lease holds without its machine ending it: longer than the machines' own time limit (four hours), so
+/// that it only ends by itself if even the alarm for a dead machine failed.
+pub const LEASE_SECONDS: u64 = 4 * 3600 + 900;
+/// Sealed plans and manifests are compressed; none comes near this.
+const SEALED_BYTES_MAX: u64 = 64 * MIB;
+/// Small clear JSON.
+const RESULT_BYTES_MAX: u64 = MIB;
+/// A chunk is not begun with less time than this: one is read in a minute at most.
+const CHUNK_MILLIS_MIN: u64 = 90_000;
+
+async fn open_plan(store: &dyn ObjectStore, keys: &dyn DataKeys, operation: &Operation) -> Result<BackupPlan> {
+    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::BackupPlan(operation.backup_place()?)).await
+}
+
+async fn open_restore_plan(store: &dyn ObjectStore, keys: &dyn DataKeys, operation: &Operation) -> Result<RestorePlan> {
+    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::RestorePlan(operation.restore_place())).await
+}
+
+/// Opens the manifest of a backup and checks it.
+pub async fn open_manifest(store: &dyn ObjectStore, keys: &dyn DataKeys, backup: &Operation) -> Result<Manifest> {
+    let key = ObjectKey::Manifest(backup.backup_place()?);
+    let manifest: Manifest = open_sealed(store, keys, backup, ObjectKind::Manifest, key).await?;
+    manifest.check()?;
+    if manifest.backup != backup.id || manifest.source != backup.source {
+        return Err(corrupt(format!("open the manifest of {}: it is another backup's", backup.id)));
+    }
+    Ok(manifest)
+}
+
+/// Opens the plan of a restore, for showing it.
+pub async fn show_restore_plan(store: &dyn ObjectStore, keys: &dyn DataKeys, restore: &Operation) -> Result<RestorePlan> {
+    open_restore_plan(store, keys, restore).await
+}
+
+async fn open_sealed<T: DeserializeOwned>(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    operation: &Operation,
+    kind: ObjectKind,
+    key: ObjectKey,
+) -> Result<T> {
+    let object = store.get(key, SEALED_BYTES_MAX).await?;
+    let context = ObjectContext::of_operation(kind, operation.source.clone(), operation.id);
+    open_json(keys, &context, &object).await.map_err(|why| why.while_doing(format!("open {}", path(key))))
+}
+
+async fn read_json<T: DeserializeOwned>(store: &dyn ObjectStore, key: ObjectKey) -> Result<T> {
+    let object = store.get(key, RESULT_BYTES_MAX).await?;
+    serde_json::from_slice(&object).map_err(|why| corrupt(format!("read {}", path(key))).because(why))
+}
+
+fn write_json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes> {
+    serde_json::to_vec(value)
+        .map(bytes::Bytes::from)
+        .map_err(|why| Error::new(ErrorKind::Internal, "write JSON").because(why))
+}
+
+/// The key for messages.
+fn path(key: ObjectKey) -> String {
+    key.to_path().unwrap_or_else(|_| "an object".to_owned())
+}
+
+/// An error unless there is time for another chunk.
+fn time_for_a_chunk(clock: &dyn Clock) -> Result<()> {
+    if clock.left_millis() >= CHUNK_MILLIS_MIN {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::OutOfTime, "begin another chunk: too little time is left in this invocation"))
+}

@@ -1,0 +1,175 @@
+//! `plan-restore`: finds the backup, says what will happen, and, unless only a plan was asked for, takes the lease
+//! on the target's database and creates the staging collections.
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::Alert;
+use crate::error::{Error, ErrorKind, Result};
+use crate::flows::LEASE_SECONDS;
+use crate::format::{Manifest, ObjectContext, ObjectKey, ObjectKind, WorkItem, seal_json, write_work_items};
+use crate::id::OperationId;
+use crate::namespace::{Namespace, NamespaceKind, OwnName};
+use crate::operation::{Operation, OperationKind, OperationState};
+use crate::plan::metadata::creation_options;
+use crate::plan::ranges::pack;
+use crate::plan::restore::{RestorePlan, plan};
+use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target};
+use crate::settings::Settings;
+
+/// How far back the newest good backup of a database is looked for.
+const BACKUPS_LOOKED_AT_MAX: u32 = 1000;
+
+/// What the state machine needs next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Whether to go on: false if only a plan was asked for.
+    pub proceed: bool,
+    /// The key of the work items.
+    pub work_key: String,
+}
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service.
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The channels to people.
+    pub alerts: &'a dyn Alerts,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// Runs the step for restore `id`.
+pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Result<Planned> {
+    let mut operation = ports.catalog.operation(OperationKind::Restore, id).await?;
+    let dry_run = operation.restore()?.dry_run;
+    let place = operation.restore_place();
+    let planned = Planned { proceed: !dry_run, work_key: ObjectKey::RestoreWork(place).to_path()? };
+    if operation.state != OperationState::Requested {
+        return Ok(planned); // a repeat: the plan is there
+    }
+    ports.target.preflight().await?;
+    let backup = find_backup(ports.catalog, &operation).await?;
+    let manifest = super::open_manifest(ports.store, ports.keys, &backup).await?;
+    if !dry_run {
+        let (now, resource) = (ports.clock.now_millis(), operation.resource());
+        operation.fence = Some(ports.catalog.acquire_lease(&resource, &operation, false, now, LEASE_SECONDS).await?);
+    }
+    let live = ports.target.namespaces(&operation.database).await?;
+    let work = work_items(&manifest, &operation, settings);
+    let mut plan = plan(&manifest, &operation.collections, operation.restore()?.full, &live, work)?;
+    if !dry_run {
+        agreed(&operation, &plan)?;
+        stage(ports.target, &operation, &manifest, &mut plan, &live).await?;
+        ports.alerts.publish(&Alert::restore_initiated(&operation, plan.replaces())).await?;
+    }
+    let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source.clone(), id);
+    let sealed = seal_json(ports.keys, context, &plan).await?;
+    ports.store.put(ObjectKey::RestorePlan(place), sealed.into()).await?;
+    ports.store.put(ObjectKey::RestoreWork(place), write_work_items(&plan.work)?.into()).await?;
+    operation.state = if dry_run { OperationState::Planned } else { OperationState::Running };
+    operation.restore_mut()?.backup = Some(backup.id);
+    operation.totals.namespaces = u64::try_from(plan.items.len()).unwrap_or(u64::MAX);
+    operation.totals.documents = plan.items.iter().map(|item| item.documents).sum();
+    operation.totals.bson_bytes = plan.items.iter().map(|item| item.bson_bytes).sum();
+    ports.catalog.update_operation(&mut operation).await?;
+    Ok(planned)
+}
+
+/// The backup that was named, or the newest good one that has what is wanted.
+async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Operation> {
+    let good = |backup: &Operation| matches!(backup.state, OperationState::Verified | OperationState::Sealed);
+    if let Some(id) = operation.restore()?.backup {
+        let backup = catalog.operation(OperationKind::Backup, id).await?;
+        if backup.database != operation.database {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!("restore {:?} from {id}: that is a backup of {:?}", operation.database, backup.database),
+            ));
+        }
+        // Sealed but damaged backups may be asked for by name: the read-back decides.
+        return if good(&backup) || backup.backup()?.manifest_sha256.is_some() {
+            Ok(backup)
+        } else {
+            Err(Error::new(ErrorKind::NotFound, format!("restore {id}: that backup is {} and has no manifest", backup.state)))
+        };
+    }
+    let has_wanted = |backup: &Operation| {
+        backup.collections.is_empty()
+            || (!operation.collections.is_empty() && operation.collections.iter().all(|it| backup.collections.contains(it)))
+    };
+    let all = catalog.operations(OperationKind::Backup, BACKUPS_LOOKED_AT_MAX).await?;
+    all.into_iter()
+        .find(|it| it.state == OperationState::Verified && it.database == operation.database && has_wanted(it))
+        .ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("restore {:?}: there is no verified backup of it", operation.database))
+                .hint("`nightsafe list` shows the backups; a backup of single collections does not make a database whole")
+        })
+}
+
+fn agreed(operation: &Operation, plan: &RestorePlan) -> Result<()> {
+    if plan.replaces() == 0 || operation.restore()?.may_replace {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Refused,
+        format!("restore {:?}: it would replace {} live collections or views", operation.database, plan.replaces()),
+    )
+    .hint("look at it with --dry-run, then agree with --yes"))
+}
+
+/// Chunks of the wanted collections, packed by their true sizes.
+fn work_items(manifest: &Manifest, operation: &Operation, settings: &Settings) -> Vec<WorkItem> {
+    let wanted = |name: &String| operation.collections.is_empty() || operation.collections.contains(name);
+    let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
+    for (_, chunk) in manifest.chunks().filter(|(namespace, _)| wanted(&namespace.namespace.name)) {
+        let next = |(first, sizes): &(u32, Vec<u64>)| *first + u32::try_from(sizes.len()).unwrap_or(u32::MAX);
+        match runs.last_mut() {
+            Some(run) if next(run) == chunk.ordinal => run.1.push(chunk.stored.bson_bytes),
+            _ => runs.push((chunk.ordinal, vec![chunk.stored.bson_bytes])),
+        }
+    }
+    let packed = runs.into_iter().flat_map(|(first, sizes)| {
+        let items = pack(&sizes, settings.chunk_target_bytes);
+        items.into_iter().map(move |item| WorkItem { first: first + item.first, ..item })
+    });
+    packed.collect()
+}
+
+/// Creates the staging collections and notes which they are; drops what dead restores left of theirs.
+async fn stage(
+    target: &dyn Target,
+    operation: &Operation,
+    manifest: &Manifest,
+    plan: &mut RestorePlan,
+    live: &[Namespace],
+) -> Result<()> {
+    let database = &operation.database;
+    for orphan in live {
+        // We hold the lease on this database, so no other restore is alive in it.
+        if matches!(OwnName::parse(&orphan.name), Some(OwnName::Staging(id, _)) if id != operation.id) {
+            target.drop_namespace(database, &orphan.name).await?;
+        }
+    }
+    let staging = |number| OwnName::Staging(operation.id, number).to_string();
+    for item in plan.items.iter().filter(|item| item.kind != NamespaceKind::View) {
+        let entry = manifest.namespaces.iter().find(|entry| entry.namespace.name == item.name);
+        let entry = entry.ok_or_else(|| Error::new(ErrorKind::Internal, "stage a collection the manifest has not"))?;
+        target.create(database, &staging(item.number), &creation_options(&entry.namespace)?).await?;
+    }
+    let now = target.namespaces(database).await?;
+    for item in plan.items.iter_mut().filter(|item| item.kind != NamespaceKind::View) {
+        let name = staging(item.number);
+        item.staging = now.iter().find(|it| it.name == name).and_then(|it| it.uuid);
+        if item.staging.is_none() {
+            return Err(Error::new(ErrorKind::Transient, format!("create staging for {:?}: it vanished", item.name)));
+        }
+    }
+    Ok(())
+}

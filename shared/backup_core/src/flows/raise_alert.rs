@@ -1,0 +1,68 @@
+//! `raise-alert`: ends an operation that failed: tells people, marks the row, writes the audit record, frees the
+//! lease. Alert first: one that is sent twice is better than one that is lost.
+
+use crate::alert::Alert;
+use crate::audit::{AuditRecord, AuditStatus};
+use crate::error::{ErrorKind, Result};
+use crate::id::OperationId;
+use crate::operation::{Detail, Failure, Operation, OperationKind, Trigger};
+use crate::ports::{Alerts, Catalog, Clock};
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The channels to people.
+    pub alerts: &'a dyn Alerts,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// Runs the step for operation `id`. `error` and `cause` are what the state machine caught; the failing step's own
+/// words in the catalog are better, where it could still write them.
+pub async fn run(ports: Ports<'_>, kind: OperationKind, id: OperationId, error: &str, cause: &str) -> Result<()> {
+    let mut operation = ports.catalog.operation(kind, id).await?;
+    let now = ports.clock.now_millis();
+    if !operation.state.is_final() {
+        let told = operation.failure.take().filter(|told| is_the_one_that_ended_it(told, error));
+        let failure = told.unwrap_or_else(|| from_state_machine(error, cause));
+        operation.failure = Some(failure.clone());
+        if is_worth_waking_people(&operation, &failure) {
+            ports.alerts.publish(&Alert::operation_failed(&operation, &failure)).await?;
+        }
+        ports.catalog.fail_operation(&operation, now).await?;
+        operation = ports.catalog.operation(kind, id).await?;
+    }
+    let finished = operation.finished_millis.unwrap_or(now);
+    if operation.failure.is_some() {
+        ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Failure, finished)).await?;
+    }
+    ports.catalog.release_lease(&operation.resource(), id).await
+}
+
+/// A step's own words count if the machine ended with that step's error, or with a Map's, which hides it; a recovered
+/// trouble of an earlier step does not.
+fn is_the_one_that_ended_it(told: &Failure, error: &str) -> bool {
+    told.kind.name() == error || error == "States.ExceedToleratedFailureThreshold"
+}
+
+/// A person who was told "another backup is running" has read it already; a schedule has nobody who reads.
+fn is_worth_waking_people(operation: &Operation, failure: &Failure) -> bool {
+    let manual = match &operation.detail {
+        Detail::Backup(detail) => detail.trigger == Trigger::Manual,
+        Detail::Restore(_) => true,
+    };
+    let told_at_once = matches!(failure.kind, ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::NotFound);
+    !(manual && told_at_once && operation.fence.is_none())
+}
+
+fn from_state_machine(error: &str, cause: &str) -> Failure {
+    let (kind, hint) = match error {
+        "States.Timeout" | "TIMED_OUT" => (ErrorKind::Transient, "it ran longer than its time limit"),
+        "ABORTED" => (ErrorKind::Refused, "the execution was stopped by hand"),
+        other => (ErrorKind::from_name(other).unwrap_or(ErrorKind::Internal), "the function's log says more"),
+    };
+    let message: String = format!("{error}: {cause}").chars().take(500).collect();
+    Failure { step: "state machine".to_owned(), kind, message, hint: Some(hint.to_owned()) }
+}

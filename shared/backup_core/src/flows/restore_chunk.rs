@@ -1,0 +1,125 @@
+//! `restore-chunk`: reads the stored chunks of one work item and inserts their documents into staging.
+//!
+//! Repeated or doubled, it inserts the same documents, and those that are there are skipped; whether staging is
+//! right in the end is what [`super::validate_chunk`] decides.
+
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use crate::error::Result;
+use crate::format::{Manifest, ManifestChunk, ManifestNamespace, ObjectKey, VerifiedChunks, WorkItem};
+use crate::id::OperationId;
+use crate::namespace::OwnName;
+use crate::operation::{Operation, OperationKind};
+use crate::plan::restore::RestorePlan;
+use crate::ports::{Catalog, Clock, DataKeys, InsertRules, ObjectStore, Target};
+use crate::settings::Settings;
+
+use super::chunk_reader::read_chunk;
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service.
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// What restoring steps share: the restore, its plan, its backup and the manifest.
+pub(super) struct Restoring {
+    pub(super) operation: Operation,
+    pub(super) plan: RestorePlan,
+    pub(super) backup: Operation,
+    pub(super) manifest: Manifest,
+}
+
+impl Restoring {
+    pub(super) async fn open(
+        catalog: &dyn Catalog,
+        store: &dyn ObjectStore,
+        keys: &dyn DataKeys,
+        id: OperationId,
+    ) -> Result<Self> {
+        let operation = catalog.operation(OperationKind::Restore, id).await?;
+        catalog.check_lease(&operation).await?;
+        let plan = super::open_restore_plan(store, keys, &operation).await?;
+        let backup = catalog.operation(OperationKind::Backup, plan.backup).await?;
+        let manifest = super::open_manifest(store, keys, &backup).await?;
+        Ok(Self { operation, plan, backup, manifest })
+    }
+
+    /// The chunks of a work item, with their collections.
+    pub(super) fn chunks(&self, item: WorkItem) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
+        self.manifest.chunks().filter(move |(_, chunk)| item.ordinals().any(|ordinal| ordinal == chunk.ordinal))
+    }
+
+    /// The name of the staging collection of a namespace.
+    pub(super) fn staging(&self, namespace: &ManifestNamespace) -> Result<String> {
+        let item = self.plan.item(&namespace.namespace.name)?;
+        Ok(OwnName::Staging(self.operation.id, item.number).to_string())
+    }
+}
+
+/// Runs the step for the chunks of `item` of restore `id`.
+pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: WorkItem) -> Result<()> {
+    let evidence = ObjectKey::Inserted(crate::format::RestorePlace(id), item.first);
+    if ports.store.size(evidence).await?.is_some() {
+        return Ok(()); // a repeat
+    }
+    let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+    let mut inserted = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
+    for (namespace, chunk) in restoring.chunks(item) {
+        super::time_for_a_chunk(ports.clock)?;
+        insert_chunk(ports, settings, &restoring, namespace, chunk)
+            .await
+            .map_err(|why| why.while_doing(format!("restore chunk {}", chunk.ordinal)))?;
+        inserted.ordinals.push(chunk.ordinal);
+        inserted.documents += chunk.stored.documents;
+    }
+    ports.store.put(evidence, super::write_json(&inserted)?).await
+}
+
+async fn insert_chunk(
+    ports: Ports<'_>,
+    settings: &Settings,
+    restoring: &Restoring,
+    namespace: &ManifestNamespace,
+    chunk: &ManifestChunk,
+) -> Result<()> {
+    let ordered = namespace.namespace.is_capped();
+    let writers = if ordered { 1 } else { settings.insert_workers.max(1) };
+    let (database, staging) = (restoring.operation.database.as_str(), restoring.staging(namespace)?);
+    let insert = |batch: Bytes| ports.target.insert(database, &staging, batch, InsertRules { ordered });
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let receiver = Mutex::new(receiver);
+    let read = async move {
+        let place = restoring.backup.backup_place()?;
+        let which = (&restoring.manifest, namespace, chunk);
+        read_chunk(ports.store, ports.keys, place, which, |batch| {
+            let sender = sender.clone();
+            async move {
+                let _ = sender.send(batch).await; // a writer that failed tells why itself
+                Ok(())
+            }
+        })
+        .await
+    };
+    let write = || async {
+        loop {
+            let batch = receiver.lock().await.recv().await;
+            match batch {
+                Some(batch) => insert(batch).await?,
+                None => return Ok(()),
+            }
+        }
+    };
+    let writing = futures_util::future::try_join_all((0..writers).map(|_| write()));
+    tokio::try_join!(read, writing).map(|_| ())
+}

@@ -1,0 +1,218 @@
+//! `seal-backup`: looks at the metadata again, proves that every range is there exactly once, writes the manifest.
+//!
+//! From the moment the manifest is stored the backup exists. The lease is checked just before, so that a holder that
+//! was taken over does not seal.
+
+use std::collections::HashMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+
+use crate::audit::iso_8601;
+use crate::error::{Error, ErrorKind, Result, corrupt};
+use crate::format::{
+    BackupPlan, Captured, ChunkOutcome, ChunkResult, Consistency, FORMAT_VERSION, Manifest, ManifestChunk,
+    ManifestNamespace, ObjectContext, ObjectKey, ObjectKind, PlannedNamespace, seal_json,
+};
+use crate::id::{CollectionUuid, OperationId};
+use crate::namespace::{Label, Namespace, OwnName};
+use crate::operation::{Operation, OperationKind, OperationState};
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
+
+/// Results read at the same time.
+const READS_AT_ONCE: usize = 16;
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The source.
+    pub source: &'a dyn Source,
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service (to open the plan and seal the manifest).
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// Runs the step for backup `id`.
+pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
+    let mut operation = ports.catalog.operation(OperationKind::Backup, id).await?;
+    ports.catalog.check_lease(&operation).await?;
+    if operation.state != OperationState::Running {
+        return Ok(()); // a repeat: it is sealed
+    }
+    let place = operation.backup_place()?;
+    let plan = super::open_plan(ports.store, ports.keys, &operation).await?;
+    let results = read_results(ports.store, &operation, &plan).await?;
+    let now = ports.source.namespaces(&operation.database).await?;
+    let manifest = assemble(&operation, &plan, results, &now, iso_8601(ports.clock.now_millis()))?;
+    let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source.clone(), id);
+    let sealed = seal_json(ports.keys, context, &manifest).await?;
+    ports.catalog.check_lease(&operation).await?;
+    let key = ObjectKey::Manifest(place);
+    let stored = match ports.store.put_if_absent(key, sealed.clone().into()).await? {
+        PutOutcome::Stored => sealed.into(),
+        // An earlier run of this step was killed after its put, or runs beside: that manifest is the backup's.
+        PutOutcome::AlreadyThere => ports.store.get(key, super::SEALED_BYTES_MAX).await?,
+    };
+    operation.state = OperationState::Sealed;
+    operation.totals = manifest.totals();
+    let detail = operation.backup_mut()?;
+    detail.consistency = Some(manifest.consistency);
+    detail.manifest_sha256 = Some(hex::encode(Sha256::digest(&stored)));
+    ports.catalog.update_operation(&mut operation).await
+}
+
+/// Reads every chunk's result and checks that its object is there with its length.
+async fn read_results(
+    store: &dyn ObjectStore,
+    operation: &Operation,
+    plan: &BackupPlan,
+) -> Result<HashMap<u32, ChunkOutcome>> {
+    let place = operation.backup_place()?;
+    let ordinals = plan.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(|chunk| chunk.ordinal));
+    stream::iter(ordinals.collect::<Vec<_>>())
+        .map(|ordinal| async move {
+            let result: ChunkResult = super::read_json(store, ObjectKey::ChunkResult(place, ordinal)).await?;
+            if result.ordinal != ordinal {
+                return Err(corrupt(format!("read the result of chunk {ordinal}: it is another chunk's")));
+            }
+            if let ChunkOutcome::Captured(captured) = &result.outcome {
+                let size = store.size(ObjectKey::Chunk(place, ordinal, captured.attempt)).await?;
+                if size != Some(captured.stored_bytes) {
+                    return Err(corrupt(format!("seal chunk {ordinal}: its object is missing or has another length")));
+                }
+            }
+            Ok((ordinal, result.outcome))
+        })
+        .buffer_unordered(READS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// The manifest, from the plan, the results and the metadata as it is now.
+fn assemble(
+    operation: &Operation,
+    plan: &BackupPlan,
+    mut results: HashMap<u32, ChunkOutcome>,
+    now: &[Namespace],
+    sealed_at: String,
+) -> Result<Manifest> {
+    let by_uuid: HashMap<CollectionUuid, &Namespace> = now.iter().filter_map(|it| Some((it.uuid?, it))).collect();
+    let mut namespaces = Vec::with_capacity(plan.namespaces.len());
+    for planned in &plan.namespaces {
+        namespaces.push(assemble_namespace(plan, planned, &mut results, &by_uuid)?);
+    }
+    namespaces.extend(created_meanwhile(operation, plan, now));
+    let another_time = |chunk: &ManifestChunk| chunk.stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
+    let mosaic = namespaces.iter().any(|namespace| namespace.chunks.iter().any(another_time));
+    let manifest = Manifest {
+        format: FORMAT_VERSION,
+        backup: operation.id,
+        source: operation.source.clone(),
+        database: operation.database.clone(),
+        collections: operation.collections.clone(),
+        trigger: operation.backup()?.trigger,
+        server_version: plan.server_version.clone(),
+        cluster_time: plan.cluster_time,
+        consistency: if mosaic { Consistency::Mosaic } else { Consistency::SingleInstant },
+        sealed_at,
+        namespaces,
+    };
+    manifest.check()?;
+    Ok(manifest)
+}
+
+fn assemble_namespace(
+    plan: &BackupPlan,
+    planned: &PlannedNamespace,
+    results: &mut HashMap<u32, ChunkOutcome>,
+    now: &HashMap<CollectionUuid, &Namespace>,
+) -> Result<ManifestNamespace> {
+    let mut entry = ManifestNamespace {
+        namespace: planned.namespace.clone(),
+        label: planned.label,
+        reason: planned.reason.clone(),
+        notes: Vec::new(),
+        chunks: Vec::new(),
+    };
+    let mut dropped = false;
+    for chunk in &planned.chunks {
+        let outcome = results.remove(&chunk.ordinal).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, format!("seal chunk {}: it has no result", chunk.ordinal))
+        })?;
+        match outcome {
+            ChunkOutcome::Captured(stored) => {
+                entry.chunks.push(ManifestChunk { ordinal: chunk.ordinal, range: chunk.range.clone(), stored });
+            }
+            ChunkOutcome::Dropped => dropped = true,
+        }
+    }
+    if dropped {
+        // Some ranges are gone for good, so the others are no collection.
+        entry.label = Label::NotCaptured;
+        entry.reason = Some("dropped while the backup ran, before it was read".to_owned());
+        entry.chunks.clear();
+        return Ok(entry);
+    }
+    if !planned.namespace.unfinished_indexes.is_empty() {
+        entry.notes.push("an index was being built when the backup began: it is not part of the backup".to_owned());
+    }
+    reconcile(plan, planned, &mut entry, now);
+    Ok(entry)
+}
+
+/// Metadata is exact at the plan's T. Where chunks were read later, the later state is the truer one.
+fn reconcile(
+    plan: &BackupPlan,
+    planned: &PlannedNamespace,
+    entry: &mut ManifestNamespace,
+    now: &HashMap<CollectionUuid, &Namespace>,
+) {
+    let read_later = |stored: &Captured| stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
+    let later = entry.chunks.iter().any(|chunk| read_later(&chunk.stored));
+    if !plan.metadata_is_exact {
+        entry.notes.push("collections or indexes kept changing when T was taken: metadata is of just after T".to_owned());
+    }
+    let Some(uuid) = planned.namespace.uuid else { return };
+    match now.get(&uuid) {
+        None if !entry.chunks.is_empty() => entry.notes.push("dropped while the backup ran, after it was read".to_owned()),
+        Some(current) if !current.is_same_state(&planned.namespace) => {
+            if later {
+                entry.notes.push("name, options or indexes changed while the backup ran: they are as at its end".to_owned());
+                entry.namespace = (*current).clone();
+            } else {
+                entry.notes.push("name, options or indexes changed while the backup ran: they are as at T".to_owned());
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What came into being after T is not in the backup, and the backup says so.
+fn created_meanwhile<'a>(
+    operation: &'a Operation,
+    plan: &'a BackupPlan,
+    now: &'a [Namespace],
+) -> impl Iterator<Item = ManifestNamespace> + 'a {
+    let planned: std::collections::HashSet<(Option<CollectionUuid>, &str)> = plan
+        .namespaces
+        .iter()
+        .map(|it| (it.namespace.uuid, if it.namespace.uuid.is_some() { "" } else { it.namespace.name.as_str() }))
+        .collect();
+    now.iter()
+        .filter(|_| operation.collections.is_empty())
+        .filter(|it| OwnName::parse(&it.name).is_none())
+        .filter(move |it| !planned.contains(&(it.uuid, if it.uuid.is_some() { "" } else { it.name.as_str() })))
+        .filter(|it| !plan.namespaces.iter().any(|planned| planned.namespace.name == it.name))
+        .map(|it| ManifestNamespace {
+            namespace: it.clone(),
+            label: Label::NotCaptured,
+            reason: Some("created after the backup's T".to_owned()),
+            notes: Vec::new(),
+            chunks: Vec::new(),
+        })
+}

@@ -1,0 +1,86 @@
+//! `validate-chunk`: reads the restored chunks of one work item back from staging and compares count and document
+//! hash with the backup.
+
+use crate::bson::split_documents;
+use crate::document_hash::DocumentHash;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{ManifestChunk, ManifestNamespace, ObjectKey, RestorePlace, VerifiedChunks, WorkItem};
+use crate::id::{CollectionUuid, OperationId};
+use crate::ports::{Catalog, ChunkRead, Clock, DataKeys, DocumentStream, ObjectStore, Target};
+
+use super::restore_chunk::Restoring;
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The target.
+    pub target: &'a dyn Target,
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service.
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// Runs the step for the chunks of `item` of restore `id`.
+pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()> {
+    let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+    let mut validated = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
+    for (namespace, chunk) in restoring.chunks(item) {
+        super::time_for_a_chunk(ports.clock)?;
+        let item = restoring.plan.item(&namespace.namespace.name)?;
+        let staged = item.staging.ok_or_else(|| Error::new(ErrorKind::Internal, "validate a chunk without staging"))?;
+        let read = staged_read(&restoring, namespace, chunk, staged)?;
+        let (documents, hash) = count_and_hash(ports.target.read(&read).await?).await?;
+        compare(namespace, chunk, documents, hash)?;
+        validated.ordinals.push(chunk.ordinal);
+        validated.documents += documents;
+    }
+    ports.store.put(ObjectKey::Validated(RestorePlace(id), item.first), super::write_json(&validated)?).await
+}
+
+fn staged_read(
+    restoring: &Restoring,
+    namespace: &ManifestNamespace,
+    chunk: &ManifestChunk,
+    uuid: CollectionUuid,
+) -> Result<ChunkRead> {
+    Ok(ChunkRead {
+        database: restoring.operation.database.clone(),
+        name: restoring.staging(namespace)?,
+        uuid,
+        range: chunk.range.clone(),
+        at: None,
+        document_bytes_hint: chunk.stored.bson_bytes / chunk.stored.documents.max(1),
+    })
+}
+
+/// Reads a stream to its end.
+pub(super) async fn count_and_hash(mut stream: Box<dyn DocumentStream>) -> Result<(u64, DocumentHash)> {
+    let (mut documents, mut hash) = (0, DocumentHash::default());
+    while let Some(batch) = stream.next_batch().await? {
+        for document in split_documents(&batch) {
+            hash.add(document?);
+            documents += 1;
+        }
+    }
+    Ok((documents, hash))
+}
+
+fn compare(namespace: &ManifestNamespace, chunk: &ManifestChunk, documents: u64, hash: DocumentHash) -> Result<()> {
+    let name = &namespace.namespace.name;
+    let differs = |what: String| {
+        Err(Error::new(ErrorKind::ValidationFailed, format!("validate {name:?}, chunk {}: {what}", chunk.ordinal))
+            .hint("the restored documents are not the ones that were backed up; nothing was swapped in"))
+    };
+    if documents != chunk.stored.documents {
+        return differs(format!("{documents} documents were restored, {} were backed up", chunk.stored.documents));
+    }
+    if hash != chunk.stored.document_hash {
+        return differs("a restored document differs".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! `verify-checksums`: reads the stored chunks of one work item back as a whole: length, checksum, seal, count,
+//! document hash. Leaves evidence; [`super::close`] wants it for every chunk.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{ObjectKey, VerifiedChunks, WorkItem};
+use crate::id::OperationId;
+use crate::operation::OperationKind;
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
+
+use super::chunk_reader::read_chunk;
+
+/// The ports of this step.
+#[derive(Clone, Copy)]
+pub struct Ports<'a> {
+    /// The bucket.
+    pub store: &'a dyn ObjectStore,
+    /// The key service.
+    pub keys: &'a dyn DataKeys,
+    /// The catalog.
+    pub catalog: &'a dyn Catalog,
+    /// The clock.
+    pub clock: &'a dyn Clock,
+}
+
+/// Runs the step for the chunks of `item` of backup `id`.
+pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()> {
+    let operation = ports.catalog.operation(OperationKind::Backup, id).await?;
+    let place = operation.backup_place()?;
+    let manifest = super::open_manifest(ports.store, ports.keys, &operation).await?;
+    let mut verified = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
+    for (namespace, chunk) in manifest.chunks().filter(|(_, chunk)| item.ordinals().any(|it| it == chunk.ordinal)) {
+        super::time_for_a_chunk(ports.clock)?;
+        read_chunk(ports.store, ports.keys, place, (&manifest, namespace, chunk), |_| async { Ok(()) })
+            .await
+            .map_err(|why| match why.kind() {
+                ErrorKind::Corrupt => damaged(&operation.id, why),
+                _ => why,
+            })?;
+        verified.ordinals.push(chunk.ordinal);
+        verified.documents += chunk.stored.documents;
+    }
+    ports.store.put(ObjectKey::Verified(place, item.first), super::write_json(&verified)?).await
+}
+
+fn damaged(backup: &OperationId, why: Error) -> Error {
+    let hint = "this backup cannot be trusted: take another one, and keep the older ones";
+    why.while_doing(format!("verify backup {backup}")).hint(hint)
+}

@@ -1,0 +1,150 @@
+//! The manifest: everything needed to restore a backup from the bucket alone. Written last, sealed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Captured, FORMAT_VERSION, ObjectContext, ObjectKind};
+use crate::bson::{IdRange, check_coverage};
+use crate::error::{Error, ErrorKind, Result, corrupt};
+use crate::id::{ClusterTime, CollectionUuid, OperationId, SourceName};
+use crate::namespace::{Label, Namespace};
+use crate::operation::{Totals, Trigger};
+
+/// Whether all chunks are of one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// Every exact chunk was read at the same T: the backup is the database at that instant.
+    SingleInstant,
+    /// Each chunk is exact at its own T: collections and ranges may be minutes apart.
+    Mosaic,
+}
+
+impl std::fmt::Display for Consistency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::SingleInstant => "single-instant",
+            Self::Mosaic => "mosaic",
+        })
+    }
+}
+
+/// A sealed backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the format; see `docs/FORMAT.md`.
+    pub format: u16,
+    /// The backup's id.
+    pub backup: OperationId,
+    /// The protected cluster.
+    pub source: SourceName,
+    /// The database.
+    pub database: String,
+    /// The collections that were asked for; empty means all of them.
+    pub collections: Vec<String>,
+    /// What started it.
+    pub trigger: Trigger,
+    /// The server's version.
+    pub server_version: String,
+    /// The T of the plan.
+    pub cluster_time: ClusterTime,
+    /// Whether all chunks share that T.
+    pub consistency: Consistency,
+    /// When it was sealed, ISO 8601 in UTC.
+    pub sealed_at: String,
+    /// Every namespace of the database that was asked for, captured or not.
+    pub namespaces: Vec<ManifestNamespace>,
+}
+
+/// A namespace of a backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestNamespace {
+    /// Its metadata.
+    pub namespace: Namespace,
+    /// How exactly it is held.
+    pub label: Label,
+    /// Why it is not exact, where it is not.
+    pub reason: Option<String>,
+    /// What else happened to it while the backup ran.
+    pub notes: Vec<String>,
+    /// Its chunks, in the order of `_id`.
+    pub chunks: Vec<ManifestChunk>,
+}
+
+/// A chunk of a backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestChunk {
+    /// Its number in the backup.
+    pub ordinal: u32,
+    /// The `_id`s it holds.
+    pub range: IdRange,
+    /// What is stored of it.
+    pub stored: Captured,
+}
+
+impl ManifestNamespace {
+    /// The identity its chunks are bound to.
+    pub fn collection(&self) -> Result<CollectionUuid> {
+        self.namespace.uuid.ok_or_else(|| corrupt("find a collection's UUID: the manifest has none"))
+    }
+}
+
+impl Manifest {
+    /// The context a chunk's object is sealed for.
+    pub fn chunk_context(&self, namespace: &ManifestNamespace, chunk: &ManifestChunk) -> Result<ObjectContext> {
+        Ok(ObjectContext {
+            kind: ObjectKind::Chunk,
+            source: self.source.clone(),
+            operation: self.backup,
+            collection: namespace.collection()?,
+            ordinal: chunk.ordinal,
+            cluster_time: chunk.stored.cluster_time.unwrap_or(ClusterTime { seconds: 0, ordinal: 0 }),
+        })
+    }
+
+    /// Every chunk with its namespace, in the order of their numbers.
+    pub fn chunks(&self) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
+        self.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(move |chunk| (namespace, chunk)))
+    }
+
+    /// Sums over all chunks.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let captured = self.namespaces.iter().filter(|namespace| namespace.label != Label::NotCaptured).count();
+        let mut totals = Totals { namespaces: u64::try_from(captured).unwrap_or(u64::MAX), ..Totals::default() };
+        for (_, chunk) in self.chunks() {
+            totals.chunks += 1;
+            totals.documents += chunk.stored.documents;
+            totals.bson_bytes += chunk.stored.bson_bytes;
+            totals.stored_bytes += chunk.stored.stored_bytes;
+        }
+        totals
+    }
+
+    /// Checks what must hold of every manifest, before it is written and after it was read.
+    pub fn check(&self) -> Result<()> {
+        if self.format != FORMAT_VERSION {
+            return Err(Error::new(ErrorKind::Unsupported, format!("read a manifest of format {}", self.format)));
+        }
+        let mut seen = std::collections::HashSet::new();
+        for namespace in &self.namespaces {
+            if !namespace.chunks.is_empty() {
+                check_coverage(namespace.chunks.iter().map(|chunk| &chunk.range))?;
+                namespace.collection()?;
+            }
+            for chunk in &namespace.chunks {
+                if !seen.insert(chunk.ordinal) {
+                    return Err(corrupt(format!("check a manifest: chunk {} stands twice", chunk.ordinal)));
+                }
+            }
+            if namespace.label == Label::Exact
+                && namespace.chunks.iter().any(|chunk| chunk.stored.cluster_time.is_none())
+            {
+                return Err(corrupt("check a manifest: a chunk of an exact collection has no T"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! Identifiers and instants, parsed once at the edge and correct from then on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Implements `serde` by way of `Display` and `FromStr`.
+macro_rules! serde_as_text {
+    ($name:ty) => {
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(|_| serde::de::Error::custom(concat!("not a ", stringify!($name))))
+            }
+        }
+    };
+}
+
+/// One backup or one restore: 26 characters that sort by the time of the request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OperationId(Ulid);
+
+impl OperationId {
+    /// A fresh id for a request made at `now_millis` (milliseconds since 1970 UTC).
+    pub fn generate(now_millis: u64) -> Result<Self> {
+        Ok(Self(random_ulid(now_millis)?))
+    }
+
+    /// The sixteen bytes that stand in sealed objects.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_bytes()
+    }
+
+    /// The id with these sixteen bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Ulid::from_bytes(bytes))
+    }
+
+    /// When the operation was requested, in milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn requested_millis(self) -> u64 {
+        self.0.timestamp_ms()
+    }
+}
+
+impl FromStr for OperationId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse_ulid(text).map(Self).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, format!("read operation id {:?}", shorten(text)))
+                .hint("an id is 26 characters, as `nightsafe list` shows it")
+        })
+    }
+}
+
+/// One try at writing one object. A retry re-reads documents that may have changed, so it never shares a name, a
+/// key or a nonce with an earlier try.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attempt(Ulid);
+
+impl Attempt {
+    /// A fresh attempt.
+    pub fn generate(now_millis: u64) -> Result<Self> {
+        Ok(Self(random_ulid(now_millis)?))
+    }
+}
+
+impl FromStr for Attempt {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse_ulid(text)
+            .map(Self)
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("read attempt {:?}", shorten(text))))
+    }
+}
+
+fn random_ulid(now_millis: u64) -> Result<Ulid> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random)
+        .map_err(|why| Error::new(ErrorKind::Internal, "draw random bytes").because(why.to_string()))?;
+    Ok(Ulid::from_parts(now_millis, u128::from_le_bytes(random)))
+}
+
+/// Strict: the canonical form only, so that one id has one spelling (and one object key).
+fn parse_ulid(text: &str) -> Option<Ulid> {
+    Ulid::from_string(text).ok().filter(|ulid| ulid.to_string() == text)
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+macro_rules! display_ulid {
+    ($($name:ty),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { self.0.fmt(f) }
+        }
+        serde_as_text!($name);
+    )*};
+}
+display_ulid!(OperationId, Attempt);
+
+/// The name of a protected cluster: 1 to 40 of `a-z`, `0-9` and `-`, beginning with a letter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceName(String);
+
+impl SourceName {
+    /// The longest name, in characters.
+    pub const LENGTH_MAX: usize = 40;
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SourceName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let fits = text.len() <= Self::LENGTH_MAX
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(Error::new(ErrorKind::Invalid, format!("read source name {:?}", shorten(text)))
+                .hint("1 to 40 of a-z, 0-9 and -, beginning with a letter"))
+        }
+    }
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+serde_as_text!(SourceName);
+
+/// A MongoDB cluster time: seconds since 1970 UTC and an ordinal within the second. Written `SECONDS,ORDINAL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterTime {
+    /// Whole seconds since 1970 UTC.
+    pub seconds: u32,
+    /// Position within the second, from 1.
+    pub ordinal: u32,
+}
+
+impl ClusterTime {
+    /// Both parts in one number, in order of time (the form MongoDB stores).
+    #[must_use]
+    pub const fn to_u64(self) -> u64 {
+        ((self.seconds as u64) << 32) | self.ordinal as u64
+    }
+}
+
+impl fmt::Display for ClusterTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{},{}", self.seconds, self.ordinal)
+    }
+}
+
+impl FromStr for ClusterTime {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        text.split_once(',')
+            .and_then(|(seconds, ordinal)| {
+                Some(Self { seconds: seconds.parse().ok()?, ordinal: ordinal.parse().ok()? })
+            })
+            .filter(|time| time.to_string() == text)
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Invalid, format!("read cluster time {:?}", shorten(text)))
+                    .hint("write SECONDS,ORDINAL")
+            })
+    }
+}
+serde_as_text!(ClusterTime);
+
+/// What a collection is for its whole life, whatever its name is. Written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CollectionUuid(pub [u8; 16]);
+
+impl CollectionUuid {
+    /// Stands where there is no collection: in the context of objects that belong to a whole backup.
+    pub const NONE: Self = Self([0; 16]);
+}
+
+impl fmt::Display for CollectionUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for CollectionUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for CollectionUuid {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| Error::new(ErrorKind::Invalid, "read collection UUID"))?;
+        Ok(Self(bytes))
+    }
+}
+serde_as_text!(CollectionUuid);
+
+/// Counts the holders of a lease: a write with an older fence than the lease's is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_one_spelling() {
+        let id = OperationId::generate(1_790_000_000_000).unwrap();
+        assert_eq!(id.to_string().parse::<OperationId>().unwrap(), id);
+        assert_eq!(id.requested_millis(), 1_790_000_000_000);
+        for other in [id.to_string().to_lowercase(), format!("{id} "), String::new(), "../../x".into()] {
+            assert!(other.parse::<OperationId>().is_err(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_name_is_safe_in_a_key() {
+        for (text, good) in [
+            ("main", true),
+            ("prod-eu-1", true),
+            ("", false),
+            ("1st", false),
+            ("Main", false),
+            ("a/b", false),
+            ("a.b", false),
+            (&"a".repeat(41), false),
+        ] {
+            assert_eq!(text.parse::<SourceName>().is_ok(), good, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn cluster_times_sort_as_they_are_written() {
+        let early: ClusterTime = "1790000000,2".parse().unwrap();
+        let late = ClusterTime { seconds: 1_790_000_000, ordinal: 11 };
+        assert!(early < late && early.to_u64() < late.to_u64());
+        for bad in ["1790000000", "1,2,3", "+1,2", "1, 2", "-1,2", "5000000000,1"] {
+            assert!(bad.parse::<ClusterTime>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Cutting a collection into ranges, and packing ranges into work items.
+
+use crate::bson::{IdRange, IdValue};
+use crate::format::WorkItem;
+use crate::ports::SizeHint;
+
+/// More parts of one collection than this make a plan too large to be read by every step: 32,768 parts of 256 MiB
+/// are 8 TiB.
+const PARTS_MAX: u64 = 32_768;
+/// Samples for each part: 100 give parts within a tenth of each other (measured).
+const SAMPLES_PER_PART: u64 = 100;
+/// What is sampled at most: the server sorts the sample in memory.
+const SAMPLES_MAX: u64 = 200_000;
+/// The server draws a sample by a random cursor only below a twentieth of the documents; above, it scans them all.
+const SAMPLE_SHARE_MAX: u64 = 20;
+/// Each chunk costs several requests, so a work item of many empty ones still ends within a minute or two.
+const CHUNKS_PER_ITEM_MAX: usize = 200;
+
+/// Into how many parts a collection is to be cut so that each has about `target_bytes`.
+#[must_use]
+pub fn parts(size: SizeHint, target_bytes: u64) -> u32 {
+    let parts = size.bytes.div_ceil(target_bytes.max(1)).clamp(1, PARTS_MAX).min(size.documents.max(1));
+    u32::try_from(parts).unwrap_or(u32::MAX)
+}
+
+/// How many `_id`s to sample for so many parts.
+#[must_use]
+pub fn samples(parts: u32, size: SizeHint) -> u32 {
+    let parts = u64::from(parts);
+    let cheap = size.documents / SAMPLE_SHARE_MAX;
+    let samples = (parts * SAMPLES_PER_PART).min(cheap).max(parts * 3).min(SAMPLES_MAX);
+    u32::try_from(samples).unwrap_or(u32::MAX)
+}
+
+/// At most `parts` ranges that cover every `_id` once, cut at quantiles of `sampled` (in the server's order).
+#[must_use]
+pub fn ranges(sampled: &[IdValue], parts: u32) -> Vec<IdRange> {
+    let parts = usize::try_from(parts).unwrap_or(usize::MAX);
+    let mut bounds: Vec<&IdValue> = Vec::new();
+    for part in 1..parts {
+        let Some(bound) = sampled.get(part * sampled.len() / parts) else { break };
+        // The server sorted the sample, and an `_id` occurs once, so equal neighbours are the same document.
+        if bound.may_bound_a_range() && bounds.last() != Some(&bound) {
+            bounds.push(bound);
+        }
+    }
+    let lowers = std::iter::once(None).chain(bounds.iter().map(|bound| Some((*bound).clone())));
+    let uppers = bounds.iter().map(|bound| Some((*bound).clone())).chain(std::iter::once(None));
+    lowers.zip(uppers).map(|(lower, upper)| IdRange { lower, upper }).collect()
+}
+
+/// Packs chunks, given by their expected sizes in bytes in the order of their numbers, into work items of about
+/// `target_bytes`.
+#[must_use]
+pub fn pack(chunk_bytes: &[u64], target_bytes: u64) -> Vec<WorkItem> {
+    let mut items: Vec<WorkItem> = Vec::new();
+    let (mut open_bytes, mut open_chunks) = (0_u64, 0_usize);
+    for (ordinal, bytes) in (0_u32..).zip(chunk_bytes) {
+        let fits = open_bytes.saturating_add(*bytes) <= target_bytes && open_chunks < CHUNKS_PER_ITEM_MAX;
+        match items.last_mut() {
+            Some(item) if fits => {
+                item.count += 1;
+                (open_bytes, open_chunks) = (open_bytes + bytes, open_chunks + 1);
+            }
+            _ => {
+                items.push(WorkItem { first: ordinal, count: 1 });
+                (open_bytes, open_chunks) = (*bytes, 1);
+            }
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::rawdoc;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bson::check_coverage;
+
+    fn ids(values: impl IntoIterator<Item = i32>) -> Vec<IdValue> {
+        values
+            .into_iter()
+            .map(|value| IdValue::of_document(rawdoc! { "_id": value }.as_bytes()).unwrap().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn parts_follow_the_size_and_stay_bounded() {
+        for (documents, bytes, expected) in [
+            (0, 0, 1),
+            (1, 5000, 1),
+            (10, 1000, 1),
+            (10, 1001, 2),
+            (3, 1_000_000, 3),
+            (0, 1_000_000, 1),
+            (u64::MAX, u64::MAX, 32_768),
+        ] {
+            assert_eq!(parts(SizeHint { documents, bytes }, 1000), expected, "{documents} documents, {bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn samples_stay_cheap_for_the_server_where_they_can() {
+        for (parts, documents, expected) in [(8, 1_600_000, 800), (8, 10_000, 500), (20, 100, 60), (30_000, u64::MAX, 200_000)] {
+            assert_eq!(samples(parts, SizeHint { documents, bytes: 0 }), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_cover_every_id_once(mut values in proptest::collection::vec(0_i32..500, 0..300), parts in 1_u32..40) {
+            values.sort_unstable();
+            let sampled = ids(values.iter().copied());
+            let ranges = ranges(&sampled, parts);
+            prop_assert!(check_coverage(&ranges).is_ok());
+            prop_assert!(!ranges.is_empty() && ranges.len() <= usize::try_from(parts).unwrap());
+        }
+
+        #[test]
+        fn items_hold_every_chunk_once_and_are_not_overfull(sizes in proptest::collection::vec(0_u64..3000, 0..700)) {
+            let items = pack(&sizes, 1000);
+            let ordinals: Vec<u32> = items.iter().flat_map(|item| item.ordinals()).collect();
+            prop_assert_eq!(ordinals, (0..u32::try_from(sizes.len()).unwrap()).collect::<Vec<_>>());
+            for item in items {
+                let bytes: u64 = item.ordinals().map(|ordinal| sizes[usize::try_from(ordinal).unwrap()]).sum();
+                prop_assert!(item.count == 1 || bytes <= 1000);
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What a restore will do, item by item with the reason, before anything is touched; and the swap as steps that
+//! follow from what is there now, so that it can be repeated, or taken back, after any interruption.
+
+use std::collections::HashMap;
+
+use bson::RawDocumentBuf;
+use serde::{Deserialize, Serialize};
+
+use crate::bson::base64_document;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Consistency, Manifest, WorkItem};
+use crate::id::{ClusterTime, CollectionUuid, OperationId};
+use crate::namespace::{Label, Namespace, NamespaceKind, OwnName, same_fields};
+
+/// The plan of a restore. Stored sealed: it holds names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestorePlan {
+    /// The backup it restores.
+    pub backup: OperationId,
+    /// The database that is written.
+    pub database: String,
+    /// Whether the backup is of one instant.
+    pub consistency: Consistency,
+    /// The T of the backup's plan.
+    pub cluster_time: ClusterTime,
+    /// What is restored.
+    pub items: Vec<RestoreItem>,
+    /// What is live, not in the backup, and therefore moved aside (a full restore only).
+    pub extras: Vec<ExtraItem>,
+    /// What cannot be restored or moved, and why.
+    pub left_out: Vec<LeftOut>,
+    /// The work items, over the ordinals of the backup's chunks.
+    pub work: Vec<WorkItem>,
+}
+
+/// A collection or view that is restored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreItem {
+    /// Its number in the plan; own names carry it.
+    pub number: u32,
+    /// The name it gets.
+    pub name: String,
+    /// What it is.
+    pub kind: NamespaceKind,
+    /// How exactly the backup holds it.
+    pub label: Label,
+    /// Documents.
+    pub documents: u64,
+    /// Bytes of BSON.
+    pub bson_bytes: u64,
+    /// What is live under that name now.
+    pub live: Option<Live>,
+    /// The staging collection, once it is created.
+    pub staging: Option<CollectionUuid>,
+}
+
+/// Something live that is in the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Live {
+    /// What it is.
+    pub kind: NamespaceKind,
+    /// Its identity; none for a view.
+    pub uuid: Option<CollectionUuid>,
+    /// Its options; for a view its whole definition, so that it can be brought back.
+    #[serde(with = "base64_document")]
+    pub options: RawDocumentBuf,
+}
+
+/// Something live that is not in the backup.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtraItem {
+    /// Its number in the plan.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub live: Live,
+}
+
+/// Something that stays out, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Live {
+    fn of(namespace: &Namespace) -> Self {
+        Self { kind: namespace.kind, uuid: namespace.uuid, options: namespace.options.clone() }
+    }
+}
+
+impl RestorePlan {
+    /// How many live collections and views it replaces or moves aside.
+    #[must_use]
+    pub fn replaces(&self) -> usize {
+        self.items.iter().filter(|item| item.live.is_some()).count() + self.extras.len()
+    }
+
+    /// The item with this name.
+    pub fn item(&self, name: &str) -> Result<&RestoreItem> {
+        self.items
+            .iter()
+            .find(|item| item.name == name)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, format!("find {name:?} in the restore's plan")))
+    }
+}
+
+/// Plans the restore of `manifest` (or of `collections` of it) over what is live. `full` also moves aside what is
+/// live but not in the backup.
+pub fn plan(
+    manifest: &Manifest,
+    collections: &[String],
+    full: bool,
+    live: &[Namespace],
+    work: Vec<WorkItem>,
+) -> Result<RestorePlan> {
+    let wanted = |name: &str| collections.is_empty() || collections.iter().any(|wanted| wanted == name);
+    for name in collections {
+        if !manifest.namespaces.iter().any(|namespace| namespace.namespace.name == *name) {
+            return Err(Error::new(ErrorKind::NotFound, format!("restore {name:?}: not in backup {}", manifest.backup))
+                .hint(format!("`nightsafe show {}` lists what is in it", manifest.backup)));
+        }
+    }
+    let live: HashMap<&str, &Namespace> =
+        live.iter().filter(|it| OwnName::parse(&it.name).is_none()).map(|it| (it.name.as_str(), it)).collect();
+    let mut plan = RestorePlan {
+        backup: manifest.backup,
+        database: manifest.database.clone(),
+        consistency: manifest.consistency,
+        cluster_time: manifest.cluster_time,
+        items: Vec::new(),
+        extras: Vec::new(),
+        left_out: Vec::new(),
+        work,
+    };
+    let mut numbers = 0_u32..;
+    for entry in manifest.namespaces.iter().filter(|entry| wanted(&entry.namespace.name)) {
+        let name = &entry.namespace.name;
+        if entry.label == Label::NotCaptured {
+            let reason = entry.reason.clone().unwrap_or_default();
+            plan.left_out.push(LeftOut { name: name.clone(), reason: format!("not in the backup: {reason}") });
+            continue;
+        }
+        let in_the_way = live.get(name.as_str()).map(|namespace| Live::of(namespace));
+        if in_the_way.as_ref().is_some_and(|live| live.kind == NamespaceKind::Timeseries) {
+            return Err(cannot_rename(name));
+        }
+        plan.items.push(RestoreItem {
+            number: numbers.next().unwrap_or(u32::MAX),
+            name: name.clone(),
+            kind: entry.namespace.kind,
+            label: entry.label,
+            documents: entry.chunks.iter().map(|chunk| chunk.stored.documents).sum(),
+            bson_bytes: entry.chunks.iter().map(|chunk| chunk.stored.bson_bytes).sum(),
+            live: in_the_way,
+            staging: None,
+        });
+    }
+    if full {
+        let mut extras: Vec<_> = live.values().filter(|it| !plan.knows(&it.name)).collect();
+        extras.sort_by(|left, right| left.name.cmp(&right.name));
+        for extra in extras {
+            if extra.kind == NamespaceKind::Timeseries {
+                let reason = "live, not in the backup, and a time-series collection cannot be moved aside".to_owned();
+                plan.left_out.push(LeftOut { name: extra.name.clone(), reason });
+            } else if !extra.name.starts_with("system.") {
+                let number = numbers.next().unwrap_or(u32::MAX);
+                plan.extras.push(ExtraItem { number, name: extra.name.clone(), live: Live::of(extra) });
+            }
+        }
+    }
+    Ok(plan)
+}
+
+impl RestorePlan {
+    fn knows(&self, name: &str) -> bool {
+        self.items.iter().any(|item| item.name == name) || self.left_out.iter().any(|left| left.name == name)
+    }
+}
+
+fn cannot_rename(name: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("restore {name:?}: a time-series collection of this name is live"))
+        .hint("MongoDB cannot rename a time-series collection, so it cannot be kept aside; drop it first")
+}
+
+/// One change of the swap. Each is atomic on the server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SwapStep {
+    /// Rename a collection.
+    Rename {
+        /// The name it has.
+        from: String,
+        /// The name it gets.
+        to: String,
+    },
+    /// Drop a view (its definition is in the plan).
+    DropView(String),
+    /// Create a view.
+    CreateView(String, RawDocumentBuf),
+    /// Create a time-series collection with these options and move the buckets in staging (of this name) into it.
+    FillTimeseries {
+        /// Its name.
+        name: String,
+        /// Its options.
+        options: RawDocumentBuf,
+        /// Where its buckets are.
+        staging: String,
+    },
+    /// Drop a time-series collection that [`SwapStep::FillTimeseries`] made.
+    DropTimeseries(String),
+}
+
+/// The steps that are left to make the restored state live, given what is there now. None are left once it is.
+pub fn swap_steps(restore: OperationId, plan: &RestorePlan, manifest: &Manifest, now: &[Namespace]) -> Result<Vec<SwapStep>> {
+    let here: HashMap<&str, &Namespace> = now.iter().map(|it| (it.name.as_str(), it)).collect();
+    let mut steps = Vec::new();
+    for item in &plan.items {
+        let live = here.get(item.name.as_str()).copied();
+        let staging = OwnName::Staging(restore, item.number).to_string();
+        let options = &backed_up(manifest, &item.name)?.options;
+        let (is_done, put_live) = match item.kind {
+            NamespaceKind::View => {
+                let same = |it: &Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, options);
+                (live.is_some_and(same), SwapStep::CreateView(item.name.clone(), options.clone()))
+            }
+            NamespaceKind::Collection => {
+                let is_done = live.is_some_and(|it| it.uuid.is_some() && it.uuid == item.staging);
+                (is_done, SwapStep::Rename { from: staging.clone(), to: item.name.clone() })
+            }
+            NamespaceKind::Timeseries => {
+                // Complete once its staging is gone: that is dropped after the buckets were proved to be there.
+                let is_done = live.is_some_and(|it| it.kind == item.kind) && !here.contains_key(staging.as_str());
+                let name = item.name.clone();
+                (is_done, SwapStep::FillTimeseries { name, options: options.clone(), staging: staging.clone() })
+            }
+        };
+        if is_done {
+            continue;
+        }
+        if item.kind != NamespaceKind::View && !here.contains_key(staging.as_str()) {
+            return Err(Error::new(ErrorKind::ValidationFailed, format!("swap in {:?}: its staging vanished", item.name))
+                .hint("somebody dropped or renamed it; start the restore again"));
+        }
+        match live {
+            Some(live) if live.kind == NamespaceKind::Timeseries && item.kind == NamespaceKind::Timeseries => {}
+            Some(live) => {
+                if item.live.as_ref().is_none_or(|planned| planned.uuid != live.uuid) {
+                    return Err(changed_meanwhile(&item.name));
+                }
+                steps.push(make_way(restore, item.number, &item.name, live.kind)?);
+            }
+            None => {}
+        }
+        steps.push(put_live);
+    }
+    for extra in &plan.extras {
+        let Some(live) = here.get(extra.name.as_str()) else { continue };
+        if extra.live.uuid != live.uuid {
+            return Err(changed_meanwhile(&extra.name));
+        }
+        steps.push(make_way(restore, extra.number, &extra.name, live.kind)?);
+    }
+    Ok(steps)
+}
+
+fn changed_meanwhile(name: &str) -> Error {
+    Error::new(ErrorKind::Refused, format!("swap in {name:?}: what is live under this name is not what was planned for"))
+        .hint("the database changed while the restore ran; start it again")
+}
+
+fn make_way(restore: OperationId, number: u32, name: &str, kind: NamespaceKind) -> Result<SwapStep> {
+    match kind {
+        NamespaceKind::Collection => {
+            Ok(SwapStep::Rename { from: name.to_owned(), to: OwnName::Aside(restore, number).to_string() })
+        }
+        NamespaceKind::View => Ok(SwapStep::DropView(name.to_owned())),
+        NamespaceKind::Timeseries => Err(cannot_rename(name)),
+    }
+}
+
+/// The steps that bring back what was live before a swap that did not end, given what is there now.
+#[must_use]
+pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Vec<SwapStep> {
+    let here: HashMap<&str, &Namespace> = now.iter().map(|it| (it.name.as_str(), it)).collect();
+    let mut steps = Vec::new();
+    for item in &plan.items {
+        let now_live = here.get(item.name.as_str());
+        let aside = OwnName::Aside(restore, item.number).to_string();
+        let staging = OwnName::Staging(restore, item.number).to_string();
+        match (item.kind, now_live) {
+            (NamespaceKind::Collection, Some(live)) if live.uuid.is_some() && live.uuid == item.staging => {
+                steps.push(SwapStep::Rename { from: item.name.clone(), to: staging });
+            }
+            (NamespaceKind::Timeseries, Some(live)) if live.kind == item.kind && item.live.is_none() => {
+                steps.push(SwapStep::DropTimeseries(item.name.clone()));
+            }
+            (NamespaceKind::View, Some(live)) if live.kind == NamespaceKind::View => {
+                let was = item.live.as_ref().filter(|was| was.kind == NamespaceKind::View);
+                if was.is_none_or(|was| !same_fields(&was.options, &live.options)) {
+                    steps.push(SwapStep::DropView(item.name.clone()));
+                }
+            }
+            _ => {}
+        }
+        steps.extend(item.live.as_ref().and_then(|was| bring_back(&here, &item.name, was, aside)));
+    }
+    for extra in &plan.extras {
+        let aside = OwnName::Aside(restore, extra.number).to_string();
+        steps.extend(bring_back(&here, &extra.name, &extra.live, aside));
+    }
+    steps
+}
+
+fn bring_back(here: &HashMap<&str, &Namespace>, name: &str, was: &Live, aside: String) -> Option<SwapStep> {
+    if was.kind == NamespaceKind::View {
+        let still = |it: &&Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, &was.options);
+        let there = here.get(name).is_some_and(still);
+        return (!there).then(|| SwapStep::CreateView(name.to_owned(), was.options.clone()));
+    }
+    here.contains_key(aside.as_str()).then(|| SwapStep::Rename { from: aside, to: name.to_owned() })
+}
+
+fn backed_up<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Namespace> {
+    manifest
+        .namespaces
+        .iter()
+        .map(|entry| &entry.namespace)
+        .find(|namespace| namespace.name == name)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("find {name:?} in the manifest")))
+}

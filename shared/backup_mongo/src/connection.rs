@@ -1,0 +1,71 @@
+//! Connecting, with every secret kept out of errors.
+
+use std::time::Duration;
+
+use backup_core::{Error, ErrorKind, Result};
+use mongodb::options::{ClientOptions, Tls};
+use mongodb::{Client, Database};
+
+use crate::error::told;
+
+/// How long a server may take to be found: elections last up to twelve seconds.
+const SELECTION_SECONDS: u64 = 20;
+const CONNECT_SECONDS: u64 = 10;
+/// Connections at most: a step has a handful of cursors and writers, and small clusters allow few hundred in all.
+const CONNECTIONS_MAX: u32 = 16;
+
+/// A MongoDB cluster: the source of backups, or the target of restores.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub(crate) client: Client,
+}
+
+impl Cluster {
+    /// Prepares to connect to `uri`; the first call connects.
+    pub async fn connect(uri: &str) -> Result<Self> {
+        let invalid = || {
+            Error::new(ErrorKind::Invalid, "read the connection string")
+                .hint("the secret must hold one line: mongodb://… or mongodb+srv://…, with special characters of user and password percent-encoded")
+        };
+        let mut options = ClientOptions::parse(uri.trim()).await.map_err(|_| invalid())?;
+        if let Some(Tls::Enabled(tls)) = &options.tls
+            && tls.allow_invalid_certificates == Some(true)
+        {
+            return Err(Error::new(ErrorKind::Refused, "connect without checking certificates")
+                .hint("remove tlsInsecure and tlsAllowInvalidCertificates from the connection string"));
+        }
+        options.app_name = Some("nightsafe".to_owned());
+        options.server_selection_timeout = Some(Duration::from_secs(SELECTION_SECONDS));
+        options.connect_timeout = Some(Duration::from_secs(CONNECT_SECONDS));
+        options.max_pool_size = Some(CONNECTIONS_MAX);
+        let client = Client::with_options(options).map_err(|_| invalid())?;
+        Ok(Self { client })
+    }
+
+    pub(crate) fn database(&self, name: &str) -> Result<Database> {
+        let bad = name.is_empty() || name.len() > 63 || name.contains(['/', '\\', '.', '"', '$', '\0', ' ']);
+        if bad {
+            return Err(Error::new(ErrorKind::Invalid, format!("use database {name:?}"))
+                .hint("MongoDB's database names have 1 to 63 bytes and none of / \\ . \" $ or space"));
+        }
+        Ok(self.client.database(name))
+    }
+
+    pub(crate) async fn command(
+        &self,
+        database: &str,
+        command: bson::RawDocumentBuf,
+        attempted: &str,
+    ) -> Result<bson::Document> {
+        self.try_command(database, command).await?.map_err(|why| told(attempted, &why))
+    }
+
+    /// The outer error is ours, the inner the driver's, for callers that look at the code.
+    pub(crate) async fn try_command(
+        &self,
+        database: &str,
+        command: bson::RawDocumentBuf,
+    ) -> Result<mongodb::error::Result<bson::Document>> {
+        Ok(self.database(database)?.run_raw_command(command).await)
+    }
+}

@@ -1,0 +1,108 @@
+//! What the driver's and the server's errors mean to us. Messages of the server may quote documents in a few cases
+//! (duplicate keys, failed validation): those are not passed on.
+
+use backup_core::{Error, ErrorKind};
+
+/// The instant or the collection is not what it was when the read began: look again.
+const SNAPSHOT_LOST: [i32; 6] = [
+    26,  // NamespaceNotFound: dropped, or dropped and not yet re-created
+    43,  // CursorNotFound: dropped while it was read
+    175, // QueryPlanKilled: renamed while it was read
+    239, // SnapshotTooOld
+    246, // SnapshotUnavailable: changed after the instant
+    361, // CollectionUUIDMismatch: another collection has the name
+];
+const DENIED: [i32; 3] = [13, 18, 8000];
+/// Elections, shutdowns, timeouts and conflicts.
+const TRANSIENT: [i32; 16] =
+    [6, 7, 50, 89, 91, 112, 133, 189, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436];
+/// DuplicateKey and DocumentValidationFailure: their messages quote documents.
+const QUOTES_DOCUMENTS: [i32; 2] = [11000, 121];
+
+/// Codes that single callers look at.
+pub(crate) mod code {
+    pub(crate) const NAMESPACE_NOT_FOUND: i32 = 26;
+    pub(crate) const NAMESPACE_EXISTS: i32 = 48;
+    pub(crate) const DUPLICATE_KEY: i32 = 11000;
+}
+
+/// The server's code, if it refused a command.
+pub(crate) fn code_of(error: &mongodb::error::Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        mongodb::error::ErrorKind::Command(refused) => Some(refused.code),
+        _ => None,
+    }
+}
+
+/// The driver's error as ours; `attempted` says what was tried.
+pub(crate) fn told(attempted: impl Into<String>, error: &mongodb::error::Error) -> Error {
+    use mongodb::error::ErrorKind as Driver;
+    let of = |kind: ErrorKind, why: String| Error::new(kind, attempted).because(why);
+    match error.kind.as_ref() {
+        Driver::Command(refused) => refusal(refused.code, &refused.code_name, &refused.message)(of),
+        Driver::Authentication { .. } => of(ErrorKind::Denied, "the server refused the credentials".into())
+            .hint("check user, password and authSource in the secret with the connection string"),
+        Driver::ServerSelection { message, .. } => of(ErrorKind::Transient, shorten(message))
+            .hint("is the cluster up, and may this network reach it? check the host names in the secret"),
+        Driver::DnsResolve { .. } => of(ErrorKind::Transient, "a host name could not be resolved".into()),
+        Driver::InvalidArgument { .. } | Driver::InvalidTlsConfig { .. } => {
+            of(ErrorKind::Invalid, "the connection string or a command is not valid".into())
+        }
+        Driver::Io(why) => of(ErrorKind::Transient, why.to_string()),
+        Driver::ConnectionPoolCleared { .. } => of(ErrorKind::Transient, "the connection was lost".into()),
+        _ => of(ErrorKind::Internal, "unexpected answer of the driver".into()),
+    }
+}
+
+/// What a server's refusal by code means.
+fn refusal<F: FnOnce(ErrorKind, String) -> Error>(code: i32, name: &str, message: &str) -> impl FnOnce(F) -> Error {
+    let text = if QUOTES_DOCUMENTS.contains(&code) {
+        format!("{name} ({code})")
+    } else {
+        format!("{} ({name}, {code})", shorten(message))
+    };
+    move |of: F| match code {
+        _ if SNAPSHOT_LOST.contains(&code) => of(ErrorKind::SnapshotLost, text),
+        _ if DENIED.contains(&code) => {
+            of(ErrorKind::Denied, text).hint("the README lists the privileges each of the two users needs")
+        }
+        _ if TRANSIENT.contains(&code) => of(ErrorKind::Transient, text),
+        _ if code == code::NAMESPACE_EXISTS => of(ErrorKind::Conflict, text),
+        _ if code == code::DUPLICATE_KEY => of(ErrorKind::ValidationFailed, text),
+        _ => of(ErrorKind::Internal, text),
+    }
+}
+
+/// A write the server refused, by its code.
+pub(crate) fn write_refused(attempted: String, code: i32) -> Error {
+    refusal(code, "write error", "the server refused a document")(|kind, why| Error::new(kind, attempted).because(why))
+}
+
+fn shorten(message: &str) -> String {
+    const CHARACTERS_MAX: usize = 300;
+    message.chars().take(CHARACTERS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_their_meaning_and_documents_are_not_quoted() {
+        for (code, kind) in [
+            (239, ErrorKind::SnapshotLost),
+            (361, ErrorKind::SnapshotLost),
+            (13, ErrorKind::Denied),
+            (11602, ErrorKind::Transient),
+            (48, ErrorKind::Conflict),
+            (11000, ErrorKind::ValidationFailed),
+            (72, ErrorKind::Internal),
+        ] {
+            let error = refusal(code, "Name", "dup key: { email: \"ana@example.com\" }")(|kind, why| {
+                Error::new(kind, "insert").because(why)
+            });
+            assert_eq!(error.kind(), kind, "{code}");
+            assert_eq!(error.to_string().contains("ana@"), !QUOTES_DOCUMENTS.contains(&code), "{error}");
+        }
+    }
+}

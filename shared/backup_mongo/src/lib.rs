@@ -1,0 +1,13 @@
+//! Nightsafe's ports over the MongoDB driver: reading a source at an instant, and writing a restore's target.
+//!
+//! Documents pass through as the bytes the server sent: raw batches out, raw commands in. What the server really
+//! does (measured on 6.0.5) is said beside the code that relies on it.
+
+mod connection;
+mod error;
+mod metadata;
+mod reader;
+mod source;
+mod target;
+
+pub use connection::Cluster;

@@ -1,0 +1,117 @@
+//! The [`Source`] port: what is there, and its documents.
+
+use async_trait::async_trait;
+use backup_core::bson::IdValue;
+use backup_core::id::{ClusterTime, CollectionUuid};
+use backup_core::namespace::Namespace;
+use backup_core::ports::{ChunkRead, DocumentStream, ServerFacts, SizeHint, Source};
+use backup_core::{Error, ErrorKind, Result};
+use bson::{Binary, Bson, Document, rawdoc, spec::BinarySubtype};
+use futures_util::StreamExt;
+
+use crate::connection::Cluster;
+use crate::error::told;
+use crate::{metadata, reader};
+
+/// MongoDB 6.0: change streams tell DDL since then.
+const WIRE_VERSION_MIN: i64 = 17;
+
+#[async_trait]
+impl Source for Cluster {
+    async fn preflight(&self) -> Result<ServerFacts> {
+        let attempted = "look at the server";
+        let hello = self.command("admin", rawdoc! { "hello": 1 }, attempted).await?;
+        let build = self.command("admin", rawdoc! { "buildInfo": 1 }, attempted).await?;
+        let version = build.get_str("version").unwrap_or("unknown").to_owned();
+        let unsupported = |what: String, hint: &str| Err(Error::new(ErrorKind::Unsupported, what).hint(hint));
+        if whole_number(&hello, "maxWireVersion") < WIRE_VERSION_MIN {
+            return unsupported(format!("use MongoDB {version}"), "Nightsafe needs MongoDB 6.0 or newer");
+        }
+        if hello.get_str("msg").is_ok_and(|kind| kind == "isdbgrid") {
+            return unsupported("use a sharded cluster".into(), "this release backs up replica sets only");
+        }
+        if hello.get_str("setName").is_err() {
+            return unsupported(
+                "use a standalone server".into(),
+                "snapshot reads need a replica set; one of a single member will do (rs.initiate())",
+            );
+        }
+        Ok(ServerFacts { version })
+    }
+
+    async fn cluster_time(&self) -> Result<ClusterTime> {
+        let hello = self.command("admin", rawdoc! { "hello": 1 }, "ask for the cluster time").await?;
+        let newest = hello
+            .get_document("lastWrite")
+            .and_then(|write| write.get_document("majorityOpTime"))
+            .and_then(|time| time.get_timestamp("ts"));
+        let newest = newest.map_err(|why| {
+            Error::new(ErrorKind::Transient, "ask for the cluster time: the server has no majority yet").because(why)
+        })?;
+        Ok(ClusterTime { seconds: newest.time, ordinal: newest.increment })
+    }
+
+    async fn databases(&self) -> Result<Vec<String>> {
+        let attempted = "list the databases";
+        let listed = self.client.list_database_names().await.map_err(|why| told(attempted, &why))?;
+        Ok(listed.into_iter().filter(|name| !matches!(name.as_str(), "admin" | "config" | "local")).collect())
+    }
+
+    async fn namespaces(&self, database: &str) -> Result<Vec<Namespace>> {
+        metadata::namespaces(self, database).await
+    }
+
+    async fn size_hint(&self, database: &str, name: &str) -> Result<SizeHint> {
+        let attempted = format!("ask for the size of {name:?}");
+        let command = rawdoc! {
+            "aggregate": name,
+            "pipeline": [{ "$collStats": { "storageStats": {} } }, { "$project": { "storageStats.size": 1, "storageStats.count": 1 } }],
+            "cursor": {},
+        };
+        let reply = self.command(database, command, &attempted).await?;
+        let stats = reply
+            .get_document("cursor")
+            .and_then(|cursor| cursor.get_array("firstBatch"))
+            .ok()
+            .and_then(|batch| batch.first()?.as_document()?.get_document("storageStats").ok());
+        let number = |field| stats.map_or(0, |stats| u64::try_from(whole_number(stats, field)).unwrap_or(0));
+        Ok(SizeHint { documents: number("count"), bytes: number("size") })
+    }
+
+    async fn sample_ids(&self, database: &str, name: &str, uuid: CollectionUuid, count: u32) -> Result<Vec<IdValue>> {
+        let attempted = || format!("sample {name:?}");
+        let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
+        let command = rawdoc! {
+            "aggregate": name,
+            "collectionUUID": uuid,
+            "pipeline": [{ "$sample": { "size": i64::from(count) } }, { "$project": { "_id": 1 } }, { "$sort": { "_id": 1 } }],
+            "cursor": {},
+        };
+        let batches = self.database(database)?.run_raw_cursor_command(command).batch().await;
+        let mut batches = batches.map_err(|why| told(attempted(), &why))?;
+        let mut ids = Vec::new();
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|why| told(attempted(), &why))?;
+            for document in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
+                let document = document.ok().and_then(|it| it.as_document());
+                ids.extend(document.map(|it| IdValue::of_document(it.as_bytes())).transpose()?.flatten());
+            }
+        }
+        Ok(ids)
+    }
+
+    async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {
+        reader::open(self, read).await
+    }
+}
+
+/// A number the server may send as any of its types; 0 if there is none.
+fn whole_number(document: &Document, field: &str) -> i64 {
+    match document.get(field) {
+        Some(Bson::Int32(number)) => i64::from(*number),
+        Some(Bson::Int64(number)) => *number,
+        #[expect(clippy::cast_possible_truncation, reason = "saturates; these are sizes and versions")]
+        Some(Bson::Double(number)) => *number as i64,
+        _ => 0,
+    }
+}

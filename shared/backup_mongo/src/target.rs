@@ -1,0 +1,153 @@
+//! The [`Target`] port: staging collections, their documents and indexes, and the renames of a swap.
+
+use async_trait::async_trait;
+use backup_core::bson::{IdValue, has_top_level_zero_timestamp, split_documents};
+use backup_core::ports::{InsertRules, Target};
+use backup_core::{Error, ErrorKind, Result};
+use bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, cstr, rawdoc};
+use bytes::Bytes;
+
+use crate::connection::Cluster;
+use crate::error::{code, code_of, told, write_refused};
+use crate::metadata::array;
+
+/// A command's own document may have 16 MiB and a little; a document of the largest size still fits alone.
+const INSERT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+#[async_trait]
+impl Target for Cluster {
+    async fn create(&self, database: &str, name: &str, options: &RawDocumentBuf) -> Result<()> {
+        let mut command = rawdoc! { "create": name };
+        append_all(&mut command, options)?;
+        match self.try_command(database, command).await? {
+            Err(why) if code_of(&why) != Some(code::NAMESPACE_EXISTS) => Err(told(format!("create {name:?}"), &why)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn insert(&self, database: &str, name: &str, documents: Bytes, rules: InsertRules) -> Result<()> {
+        let mut batch = Batch::default();
+        for document in split_documents(&documents) {
+            let document = RawDocument::from_bytes(document?)
+                .map_err(|why| Error::new(ErrorKind::Corrupt, format!("insert into {name:?}")).because(why))?;
+            // The server would replace this one's timestamp by its own time; it goes another way.
+            let is_special = has_top_level_zero_timestamp(document.as_bytes())?;
+            if batch.bytes + document.as_bytes().len() > INSERT_BYTES_MAX || (is_special && rules.ordered) {
+                self.insert_batch(database, name, std::mem::take(&mut batch), rules).await?;
+            }
+            if is_special {
+                self.insert_literally(database, name, document).await?;
+            } else {
+                batch.push(document);
+            }
+        }
+        self.insert_batch(database, name, batch, rules).await
+    }
+
+    async fn create_indexes(&self, database: &str, name: &str, indexes: &[RawDocumentBuf]) -> Result<()> {
+        let command = rawdoc! { "createIndexes": name, "indexes": array(indexes) };
+        self.command(database, command, &format!("build indexes on {name:?}")).await.map(|_| ())
+    }
+
+    async fn modify(&self, database: &str, name: &str, fields: &RawDocumentBuf) -> Result<()> {
+        let mut command = rawdoc! { "collMod": name };
+        append_all(&mut command, fields)?;
+        self.command(database, command, &format!("modify {name:?}")).await.map(|_| ())
+    }
+
+    async fn rename(&self, database: &str, from: &str, to: &str) -> Result<()> {
+        self.database(database)?;
+        let command = rawdoc! { "renameCollection": format!("{database}.{from}"), "to": format!("{database}.{to}") };
+        self.command("admin", command, &format!("rename {from:?} to {to:?}")).await.map(|_| ())
+    }
+
+    async fn drop_namespace(&self, database: &str, name: &str) -> Result<()> {
+        match self.try_command(database, rawdoc! { "drop": name }).await? {
+            Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => Err(told(format!("drop {name:?}"), &why)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    documents: Vec<RawDocumentBuf>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, document: &RawDocument) {
+        self.bytes += document.as_bytes().len();
+        self.documents.push(document.to_owned());
+    }
+}
+
+impl Cluster {
+    async fn insert_batch(&self, database: &str, name: &str, batch: Batch, rules: InsertRules) -> Result<()> {
+        let mut left = batch.documents.as_slice();
+        while !left.is_empty() {
+            let mut command = rawdoc! { "insert": name, "ordered": rules.ordered, "writeConcern": { "w": "majority" } };
+            // The server refuses to bypass what it does not have: validation of buckets.
+            if !name.starts_with("system.buckets.") {
+                command.append(cstr!("bypassDocumentValidation"), true);
+            }
+            command.append(cstr!("documents"), array(left));
+            let reply = self.command(database, command, &format!("insert into {name:?}")).await?;
+            let Some(last_failed) = check_write_errors(&reply, name)? else { return Ok(()) };
+            // Ordered, the server stopped at the one that was there already; go on behind it.
+            left = if rules.ordered { left.get(last_failed + 1..).unwrap_or_default() } else { &[] };
+        }
+        Ok(())
+    }
+
+    /// One document as it is, `Timestamp(0, 0)` included, by an upsert with a pipeline.
+    async fn insert_literally(&self, database: &str, name: &str, document: &RawDocument) -> Result<()> {
+        let id = IdValue::of_document(document.as_bytes())?;
+        let id = id.as_ref().and_then(|id| id.as_document().get("_id").ok().flatten()).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("insert into {name:?}: a document without _id has a zero timestamp"))
+        })?;
+        let mut equal = RawDocumentBuf::new();
+        equal.append(cstr!("$eq"), id);
+        let mut literal = RawDocumentBuf::new();
+        literal.append(cstr!("$literal"), document.to_owned());
+        let mut pipeline = RawArrayBuf::new();
+        pipeline.push(rawdoc! { "$replaceWith": literal });
+        let command = rawdoc! {
+            "update": name,
+            "updates": [{ "q": { "_id": equal }, "u": pipeline, "upsert": true }],
+            "bypassDocumentValidation": true,
+            "writeConcern": { "w": "majority" },
+        };
+        let reply = self.command(database, command, &format!("insert into {name:?}")).await?;
+        check_write_errors(&reply, name).map(|_| ())
+    }
+}
+
+/// The index of the last document that was there already; an error for any other write error.
+fn check_write_errors(reply: &Document, name: &str) -> Result<Option<usize>> {
+    let mut last = None;
+    for error in reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default() {
+        let number = |field| error.as_document().and_then(|error| match error.get(field) {
+            Some(Bson::Int32(number)) => Some(*number),
+            _ => None,
+        });
+        let code = number("code").unwrap_or(0);
+        if code != code::DUPLICATE_KEY {
+            return Err(write_refused(format!("insert into {name:?}"), code));
+        }
+        last = last.max(number("index").and_then(|index| usize::try_from(index).ok()));
+    }
+    if reply.contains_key("writeConcernError") {
+        return Err(Error::new(ErrorKind::Transient, format!("insert into {name:?}: a majority did not confirm in time")));
+    }
+    Ok(last)
+}
+
+fn append_all(command: &mut RawDocumentBuf, fields: &RawDocument) -> Result<()> {
+    for field in fields {
+        let (name, value) =
+            field.map_err(|why| Error::new(ErrorKind::Corrupt, "read metadata").because(why))?;
+        command.append(name, value);
+    }
+    Ok(())
+}
