@@ -51,13 +51,12 @@ pub(crate) struct BackupArguments {
 }
 
 #[derive(Args)]
-#[group(id = "extent", required = true, multiple = false, args = ["full", "collections"])]
 pub(crate) struct RestoreArguments {
     /// The database.
     #[arg(short = 'd', long)]
     pub(crate) database: String,
     /// The whole database, as it was: what is live but not in the backup is moved aside.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "collections", conflicts_with = "collections")]
     pub(crate) full: bool,
     /// Only these collections, separated by commas; the rest of the database is left as it is.
     #[arg(short = 'c', long, value_delimiter = ',')]

@@ -5,6 +5,7 @@ use std::io::{BufRead, IsTerminal, stdin};
 use backup_core::flows::show_restore_plan;
 use backup_core::format::Consistency;
 use backup_core::id::OperationId;
+use backup_core::namespace::{Label, NamespaceKind};
 use backup_core::operation::{Detail, Operation, OperationKind, RestoreDetail};
 use backup_core::plan::restore::RestorePlan;
 use backup_core::{Error, ErrorKind, Result};
@@ -15,7 +16,7 @@ use crate::output;
 use crate::session::{Machine, Session};
 
 pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<()> {
-    let mut backup = wanted.backup;
+    let (mut backup, mut may_replace) = (wanted.backup, wanted.yes);
     if !wanted.yes || wanted.dry_run {
         let (planned, plan) = dry_run(session, wanted).await?;
         if wanted.dry_run {
@@ -28,10 +29,11 @@ pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<
         }
         if plan.replaces() > 0 {
             agree(&plan)?;
+            may_replace = true;
         }
         backup = Some(plan.backup); // what was agreed to is what is restored
     }
-    let (id, execution) = start(session, wanted, backup, false).await?;
+    let (id, execution) = start(session, wanted, backup, may_replace, false).await?;
     if !session.json {
         eprintln!("restore {id} into {:?}", wanted.database);
     }
@@ -50,14 +52,15 @@ async fn start(
     session: &Session,
     wanted: &RestoreArguments,
     backup: Option<OperationId>,
+    may_replace: bool,
     dry_run: bool,
 ) -> Result<(OperationId, String)> {
-    let detail = RestoreDetail { backup, full: wanted.full, may_replace: true, dry_run, kept_aside: Vec::new() };
+    let detail = RestoreDetail { backup, full: wanted.full, may_replace, dry_run, kept_aside: Vec::new() };
     session.start(Machine::Restore, &wanted.database, &wanted.collections, Detail::Restore(detail)).await
 }
 
 async fn dry_run(session: &Session, wanted: &RestoreArguments) -> Result<(Operation, RestorePlan)> {
-    let (id, execution) = start(session, wanted, wanted.backup, true).await?;
+    let (id, execution) = start(session, wanted, wanted.backup, false, true).await?;
     let planned = follow(session, OperationKind::Restore, id, &execution).await?;
     let plan = show_restore_plan(&session.store, &session.keys, &planned).await?;
     Ok((planned, plan))
@@ -82,7 +85,11 @@ fn agree(plan: &RestorePlan) -> Result<()> {
 fn describe(plan: &RestorePlan) -> String {
     let mut table = output::table(&["name", "documents", "BSON", "label", "what happens"], &[1, 2]);
     for item in &plan.items {
-        let what = if item.live.is_some() { "replaces the live one, which is kept aside" } else { "is created" };
+        let what = match item.live.as_ref().map(|live| live.kind) {
+            Some(NamespaceKind::View) => "replaces the live view",
+            Some(_) => "replaces the live one, which is kept aside",
+            None => "is created",
+        };
         let bytes = output::bytes(item.bson_bytes);
         table.add_row([item.name.clone(), output::count(item.documents), bytes, item.label.to_string(), what.into()]);
     }
@@ -99,13 +106,17 @@ fn describe(plan: &RestorePlan) -> String {
 
 /// What is less than the database at one instant.
 fn caveats(plan: &RestorePlan) -> String {
-    match plan.consistency {
+    let mut text = match plan.consistency {
         Consistency::SingleInstant => format!("single-instant: the database as of cluster time {}\n", plan.cluster_time),
         Consistency::Mosaic => format!(
             "mosaic: every chunk is exact at its own instant from cluster time {} on; they are not of one instant\n",
             plan.cluster_time
         ),
+    };
+    for item in plan.items.iter().filter(|item| item.label != Label::Exact) {
+        text.push_str(&format!("  {:?} is {}: `nightsafe show {}` says why\n", item.name, item.label, plan.backup));
     }
+    text
 }
 
 fn done(operation: &Operation) -> Result<String> {

@@ -65,17 +65,20 @@ impl DynamoCatalog {
         Ok(reply.map_err(|why| told(attempted, why))?.item)
     }
 
-    async fn query(&self, table: &str, pk: String, prefix: &str, count_max: u32) -> Result<Vec<Item>> {
+    /// The newest rows of a partition, newest first: all of them, or those whose `sk` begins with `prefix`.
+    async fn query(&self, table: &str, pk: String, prefix: Option<&str>, count_max: u32) -> Result<Vec<Item>> {
         let (mut items, mut from) = (Vec::new(), None);
+        let condition = if prefix.is_some() { "pk = :pk AND begins_with(sk, :prefix)" } else { "pk = :pk" };
+        let mut values = HashMap::from([(":pk".to_owned(), text(pk))]);
+        values.extend(prefix.map(|prefix| (":prefix".to_owned(), text(prefix))));
         let wanted = usize::try_from(count_max).unwrap_or(usize::MAX);
         loop {
             let page = self
                 .client
                 .query()
                 .table_name(table)
-                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-                .expression_attribute_values(":pk", text(pk.clone()))
-                .expression_attribute_values(":prefix", text(prefix))
+                .key_condition_expression(condition)
+                .set_expression_attribute_values(Some(values.clone()))
                 .scan_index_forward(false)
                 .consistent_read(true)
                 .limit(i32::try_from(count_max.min(1000)).unwrap_or(1000))
@@ -161,7 +164,7 @@ impl Catalog for DynamoCatalog {
     }
 
     async fn operations(&self, kind: OperationKind, count_max: u32) -> Result<Vec<Operation>> {
-        let items = self.query(&self.catalog_table, format!("{kind}#{}", self.source), "", count_max).await?;
+        let items = self.query(&self.catalog_table, format!("{kind}#{}", self.source), None, count_max).await?;
         items.into_iter().map(|item| from_item(item, "list operations")).collect()
     }
 
@@ -361,7 +364,7 @@ impl Catalog for DynamoCatalog {
     }
 
     async fn audit(&self, count_max: u32) -> Result<Vec<AuditRecord>> {
-        let items = self.query(&self.audit_table, self.source.to_string(), "record#", count_max).await?;
+        let items = self.query(&self.audit_table, self.source.to_string(), Some("record#"), count_max).await?;
         items
             .into_iter()
             .map(|mut item| {

@@ -124,20 +124,6 @@ impl ObjectStore for S3ObjectStore {
             Err(why) => Err(told(format!("ask for the size of {path}"), why)),
         }
     }
-
-    async fn count(&self, prefix: &str, count_max: u64) -> Result<u64> {
-        let mut pages =
-            self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).into_paginator().send();
-        let mut count = 0;
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|why| told(format!("list {prefix}"), why))?;
-            count += u64::try_from(page.contents().len()).unwrap_or(0);
-            if count >= count_max {
-                return Ok(count_max);
-            }
-        }
-        Ok(count)
-    }
 }
 
 /// An object being written: one put if it stays small, a multipart upload otherwise.

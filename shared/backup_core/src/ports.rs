@@ -56,9 +56,6 @@ pub trait ObjectStore: Send + Sync {
 
     /// The object's length; `None` if there is none.
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>>;
-
-    /// How many keys begin with `prefix` (at least one, at most `count_max` are counted).
-    async fn count(&self, prefix: &str, count_max: u64) -> Result<u64>;
 }
 
 /// An object being written. Dropping it stores nothing (what was uploaded is reaped by the bucket's lifecycle rule).

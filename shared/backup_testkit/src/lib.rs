@@ -1,1 +1,23 @@
-//! x
+//! Development only: every port in memory, a wrapper that makes calls fail or the process "die" at any of them, the
+//! contract suite that the ports in memory and the real ones both pass, and fixtures.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a test's helper panics where the test should fail"
+)]
+
+pub mod contract;
+pub mod fixture;
+
+mod catalog;
+mod cluster;
+mod faults;
+mod store;
+
+pub use catalog::{MemoryAlerts, MemoryCatalog};
+pub use cluster::MemoryCluster;
+pub use faults::{Faults, Faulty};
+pub use store::{MemoryKeys, MemoryStore, TestClock};

@@ -1,7 +1,7 @@
 //! `abandon-restore`: after a restore failed, brings back what was live, should a swap have been cut off, and drops
 //! the staging collections.
 
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::id::OperationId;
 use crate::namespace::OwnName;
 use crate::operation::{OperationKind, OperationState};
@@ -28,13 +28,11 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     if operation.state == OperationState::Restored || operation.restore()?.dry_run {
         return Ok(());
     }
-    match super::open_restore_plan(ports.store, ports.keys, &operation).await {
-        Ok(plan) => {
-            ports.catalog.check_lease(&operation).await?;
-            swap_back(ports.target, id, &plan).await?;
-        }
-        Err(why) if why.kind() == ErrorKind::NotFound => {} // it failed before there was a plan
-        Err(why) => return Err(why),
+    // Before it ran, nothing can have been swapped; afterwards only the holder of the lease may touch what is live.
+    if operation.state == OperationState::Running {
+        ports.catalog.check_lease(&operation).await?;
+        let plan = super::open_restore_plan(ports.store, ports.keys, &operation).await?;
+        swap_back(ports.target, id, &plan).await?;
     }
     for namespace in ports.target.namespaces(&operation.database).await? {
         if matches!(OwnName::parse(&namespace.name), Some(OwnName::Staging(of, _)) if of == id) {

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ManifestNamespace, ObjectKey, VerifiedChunks};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName, same_fields, same_set};
-use crate::operation::{KeptAside, OperationState};
+use crate::operation::{KeptAside, Operation, OperationKind, OperationState};
 use crate::plan::metadata::{creation_options, expiries, without};
 use crate::plan::restore::{RestorePlan, swap_steps};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Target};
@@ -36,27 +36,33 @@ pub struct Ports<'a> {
 
 /// Runs the step for restore `id`.
 pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
-    let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
-    let mut operation = restoring.operation.clone();
-    if operation.state == OperationState::Running {
-        every_chunk_was_validated(ports.store, &restoring).await?;
-        check_and_complete_metadata(ports.target, &restoring).await?;
-        ports.catalog.check_lease(&operation).await?;
-        if let Err(why) = swap_in(ports.target, &restoring).await {
-            swap_back(ports.target, id, &restoring.plan).await.map_err(|worse| {
-                worse.while_doing(format!("take back a swap that failed ({why})"))
-            })?;
-            return Err(why);
-        }
-        operation.state = OperationState::Restored;
-        operation.failure = None;
-        operation.finished_millis = Some(ports.clock.now_millis());
-        operation.restore_mut()?.kept_aside = kept_aside(id, &restoring.plan);
-        ports.catalog.update_operation(&mut operation).await?;
+    let mut operation = ports.catalog.operation(OperationKind::Restore, id).await?;
+    // A repeat finds it restored, and perhaps its lease free again.
+    if operation.state != OperationState::Restored {
+        let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+        operation = validate_and_swap(ports, &restoring).await?;
     }
     let finished = operation.finished_millis.unwrap_or_else(|| ports.clock.now_millis());
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
     ports.catalog.release_lease(&operation.resource(), id).await
+}
+
+async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Operation> {
+    let mut operation = restoring.operation.clone();
+    every_chunk_was_validated(ports.store, restoring).await?;
+    check_and_complete_metadata(ports.target, restoring).await?;
+    ports.catalog.check_lease(&operation).await?;
+    if let Err(why) = swap_in(ports.target, restoring).await {
+        let back = swap_back(ports.target, operation.id, &restoring.plan).await;
+        back.map_err(|worse| worse.while_doing(format!("take back a swap that failed ({why})")))?;
+        return Err(why);
+    }
+    operation.state = OperationState::Restored;
+    operation.failure = None;
+    operation.finished_millis = Some(ports.clock.now_millis());
+    operation.restore_mut()?.kept_aside = kept_aside(operation.id, &restoring.plan);
+    ports.catalog.update_operation(&mut operation).await?;
+    Ok(operation)
 }
 
 async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restoring) -> Result<()> {

@@ -49,11 +49,6 @@ pub enum ObjectKey {
 }
 
 impl ObjectKey {
-    /// The prefix all results of a backup's chunks share, to list them.
-    pub fn chunk_results_prefix(place: BackupPlace) -> Result<String> {
-        Ok(format!("{}/results/", place.prefix()?))
-    }
-
     /// The key as S3 knows it.
     pub fn to_path(&self) -> Result<String> {
         Ok(match self {

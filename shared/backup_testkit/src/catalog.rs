@@ -1,0 +1,180 @@
+//! The catalog and the channels to people, in memory.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use backup_core::alert::Alert;
+use backup_core::audit::{AuditRecord, AuditStatus};
+use backup_core::id::{Fence, OperationId};
+use backup_core::operation::{Failure, Operation, OperationKind, OperationState};
+use backup_core::ports::{Alerts, Catalog, Lease, Resource};
+use backup_core::{Error, ErrorKind, Result};
+
+#[derive(Default)]
+struct State {
+    operations: HashMap<(OperationKind, OperationId), Operation>,
+    leases: HashMap<Resource, (Fence, Option<Lease>)>,
+    audit: Vec<(OperationId, AuditRecord)>,
+}
+
+/// A catalog. Clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryCatalog {
+    state: Arc<Mutex<State>>,
+}
+
+impl State {
+    fn holds(&self, operation: &Operation) -> Result<()> {
+        let lease = self.leases.get(&operation.resource());
+        match lease {
+            Some((fence, Some(lease))) if lease.holder == operation.id && Some(*fence) == operation.fence => Ok(()),
+            _ => Err(Error::new(ErrorKind::Fenced, "go on: the lease was taken over")),
+        }
+    }
+}
+
+#[async_trait]
+impl Catalog for MemoryCatalog {
+    async fn create_operation(&self, operation: &Operation) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let key = (operation.kind(), operation.id);
+        if state.operations.contains_key(&key) {
+            return Err(Error::new(ErrorKind::Conflict, "add an operation: it exists"));
+        }
+        state.operations.insert(key, operation.clone());
+        Ok(())
+    }
+
+    async fn operation(&self, kind: OperationKind, id: OperationId) -> Result<Operation> {
+        let state = self.state.lock().unwrap();
+        let missing = || Error::new(ErrorKind::NotFound, format!("look up {id}"));
+        state.operations.get(&(kind, id)).cloned().ok_or_else(missing)
+    }
+
+    async fn operations(&self, kind: OperationKind, count_max: u32) -> Result<Vec<Operation>> {
+        let state = self.state.lock().unwrap();
+        let mut all: Vec<_> = state.operations.values().filter(|it| it.kind() == kind).cloned().collect();
+        all.sort_by_key(|it| std::cmp::Reverse(it.id));
+        all.truncate(usize::try_from(count_max).unwrap());
+        Ok(all)
+    }
+
+    async fn update_operation(&self, operation: &mut Operation) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if operation.fence.is_some() {
+            state.holds(operation)?;
+        }
+        let row = state.operations.get_mut(&(operation.kind(), operation.id));
+        let row = row.filter(|row| row.revision == operation.revision);
+        let row = row.ok_or_else(|| Error::new(ErrorKind::Conflict, "update: another step wrote it"))?;
+        operation.revision += 1;
+        *row = operation.clone();
+        Ok(())
+    }
+
+    async fn record_failure(&self, kind: OperationKind, id: OperationId, failure: &Failure) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let row = state.operations.get_mut(&(kind, id)).ok_or_else(|| Error::new(ErrorKind::NotFound, "no row"))?;
+        row.failure = Some(failure.clone());
+        Ok(())
+    }
+
+    async fn fail_operation(&self, operation: &Operation, now_millis: u64) -> Result<bool> {
+        let mut state = self.state.lock().unwrap();
+        let row = state.operations.get_mut(&(operation.kind(), operation.id)).filter(|row| !row.state.is_final());
+        let Some(row) = row else { return Ok(false) };
+        row.state = OperationState::Failed;
+        row.finished_millis = Some(now_millis);
+        row.failure.clone_from(&operation.failure);
+        row.revision += 1;
+        Ok(true)
+    }
+
+    async fn acquire_lease(
+        &self,
+        resource: &Resource,
+        holder: &Operation,
+        force: bool,
+        now_millis: u64,
+        seconds: u64,
+    ) -> Result<Fence> {
+        let mut state = self.state.lock().unwrap();
+        let (fence, lease) = state.leases.entry(resource.clone()).or_insert((Fence(0), None));
+        if let Some(current) = lease {
+            if current.holder == holder.id {
+                return Ok(*fence);
+            }
+            if current.expires_millis > now_millis && !force {
+                let what = format!("take the lease: {} holds it, asked for by {}", current.holder, current.user);
+                return Err(Error::new(ErrorKind::Conflict, what));
+            }
+        }
+        *fence = Fence(fence.0 + 1);
+        *lease = Some(Lease {
+            holder: holder.id,
+            user: holder.user.clone(),
+            fence: *fence,
+            since_millis: now_millis,
+            expires_millis: now_millis + seconds * 1000,
+        });
+        Ok(*fence)
+    }
+
+    async fn check_lease(&self, operation: &Operation) -> Result<()> {
+        self.state.lock().unwrap().holds(operation)
+    }
+
+    async fn lease(&self, resource: &Resource, now_millis: u64) -> Result<Option<Lease>> {
+        let state = self.state.lock().unwrap();
+        let lease = state.leases.get(resource).and_then(|(_, lease)| lease.clone());
+        Ok(lease.filter(|lease| lease.expires_millis > now_millis))
+    }
+
+    async fn release_lease(&self, resource: &Resource, holder: OperationId) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if let Some((_, lease)) = state.leases.get_mut(resource)
+            && lease.as_ref().is_some_and(|lease| lease.holder == holder)
+        {
+            *lease = None;
+        }
+        Ok(())
+    }
+
+    async fn append_audit(&self, id: OperationId, record: &AuditRecord) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let status = |status: AuditStatus| matches!(status, AuditStatus::Success);
+        if !state.audit.iter().any(|(of, it)| *of == id && status(it.status) == status(record.status)) {
+            state.audit.push((id, record.clone()));
+        }
+        Ok(())
+    }
+
+    async fn audit(&self, count_max: u32) -> Result<Vec<AuditRecord>> {
+        let state = self.state.lock().unwrap();
+        let newest_first = state.audit.iter().rev().map(|(_, record)| record.clone());
+        Ok(newest_first.take(usize::try_from(count_max).unwrap()).collect())
+    }
+}
+
+/// Remembers what was published.
+#[derive(Clone, Default)]
+pub struct MemoryAlerts {
+    published: Arc<Mutex<Vec<Alert>>>,
+}
+
+impl MemoryAlerts {
+    /// Everything published so far.
+    #[must_use]
+    pub fn published(&self) -> Vec<Alert> {
+        self.published.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Alerts for MemoryAlerts {
+    async fn publish(&self, alert: &Alert) -> Result<()> {
+        self.published.lock().unwrap().push(alert.clone());
+        Ok(())
+    }
+}
