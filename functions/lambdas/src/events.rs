@@ -43,8 +43,9 @@ pub(crate) struct Caught {
 }
 
 pub(crate) fn parse<T: DeserializeOwned>(event: Value) -> Result<T> {
-    serde_json::from_value(event)
-        .map_err(|why| Error::new(ErrorKind::Invalid, "read the event: it is not one of this step's").because(why))
+    serde_json::from_value(event).map_err(|why| {
+        Error::new(ErrorKind::Invalid, "read the event: it is not one of this step's").because(why)
+    })
 }
 
 #[cfg(test)]
@@ -55,9 +56,20 @@ mod tests {
     fn every_sample_event_is_read() {
         let sample = |step: &str| {
             let path = format!("{}/../../events/{step}.json", env!("CARGO_MANIFEST_DIR"));
-            serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap_or_else(|why| panic!("{path}: {why}"))).unwrap()
+            serde_json::from_slice::<Value>(
+                &std::fs::read(&path).unwrap_or_else(|why| panic!("{path}: {why}")),
+            )
+            .unwrap()
         };
-        for step in ["trigger-backup", "seal-backup", "close", "plan-restore", "build-indexes", "finish-restore", "abandon-restore"] {
+        for step in [
+            "trigger-backup",
+            "seal-backup",
+            "close",
+            "plan-restore",
+            "build-indexes",
+            "finish-restore",
+            "abandon-restore",
+        ] {
             parse::<OperationEvent>(sample(step)).unwrap_or_else(|why| panic!("{step}: {why}"));
         }
         for step in ["dump-chunk", "verify-checksums", "restore-chunk", "validate-chunk"] {
@@ -82,9 +94,15 @@ mod tests {
             json!({ "operation": 1 }),
             json!({ "operation": id, "bucket": "mine" }),
         ] {
-            assert_eq!(parse::<OperationEvent>(event.clone()).unwrap_err().kind(), ErrorKind::Invalid, "{event}");
+            assert_eq!(
+                parse::<OperationEvent>(event.clone()).unwrap_err().kind(),
+                ErrorKind::Invalid,
+                "{event}"
+            );
         }
-        for item in [json!({ "first": -1, "count": 1 }), json!({ "first": 0 }), json!({ "first": 0, "count": 1.5 })] {
+        for item in
+            [json!({ "first": -1, "count": 1 }), json!({ "first": 0 }), json!({ "first": 0, "count": 1.5 })]
+        {
             assert!(parse::<ItemEvent>(json!({ "operation": id, "item": item })).is_err(), "{item}");
         }
     }

@@ -18,7 +18,8 @@ async fn step(invocation: &Invocation<'_>, operation: OperationId) -> backup_cor
     let (target, store) = (environment.target().await?, environment.store()?);
     let (keys, catalog, alerts) = (environment.keys()?, environment.catalog()?, environment.alerts()?);
     let clock = &invocation.clock;
-    let ports = Ports { target: &target, store: &store, keys: &keys, catalog: &catalog, alerts: &alerts, clock };
+    let ports =
+        Ports { target: &target, store: &store, keys: &keys, catalog: &catalog, alerts: &alerts, clock };
     let planned = run(ports, &environment.settings()?, operation).await?;
     Ok(serde_json::json!(planned))
 }

@@ -43,6 +43,9 @@ pub(crate) fn from_event_bridge(event: Value) -> Result<Option<CaughtEvent>> {
     };
     let input = serde_json::from_str(&ended.input).unwrap_or_default();
     let Ok(OperationEvent { operation }) = parse(input) else { return Ok(None) };
-    let caught = Caught { error: ended.status, cause: "the execution ended outside its own error handling".to_owned() };
+    let caught = Caught {
+        error: ended.status,
+        cause: "the execution ended outside its own error handling".to_owned(),
+    };
     Ok(Some(CaughtEvent { kind, operation, caught }))
 }

@@ -14,11 +14,16 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
     step(invocation, operation, item).await.map_err(of(OperationKind::Restore, operation))
 }
 
-async fn step(invocation: &Invocation<'_>, operation: OperationId, item: WorkItem) -> backup_core::Result<Value> {
+async fn step(
+    invocation: &Invocation<'_>,
+    operation: OperationId,
+    item: WorkItem,
+) -> backup_core::Result<Value> {
     let environment = invocation.environment;
     let (target, store) = (environment.target().await?, environment.store()?);
     let (keys, catalog) = (environment.keys()?, environment.catalog()?);
-    let ports = Ports { target: &target, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
+    let ports =
+        Ports { target: &target, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
     run(ports, &environment.settings()?, operation, item).await?;
     Ok(Value::Null)
 }

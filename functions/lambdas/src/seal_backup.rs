@@ -17,7 +17,8 @@ async fn step(invocation: &Invocation<'_>, operation: OperationId) -> backup_cor
     let environment = invocation.environment;
     let (source, store) = (environment.source().await?, environment.store()?);
     let (keys, catalog) = (environment.keys()?, environment.catalog()?);
-    let ports = Ports { source: &source, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
+    let ports =
+        Ports { source: &source, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
     run(ports, operation).await?;
     Ok(Value::Null)
 }

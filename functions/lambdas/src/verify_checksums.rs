@@ -14,9 +14,14 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
     step(invocation, operation, item).await.map_err(of(OperationKind::Backup, operation))
 }
 
-async fn step(invocation: &Invocation<'_>, operation: OperationId, item: WorkItem) -> backup_core::Result<Value> {
+async fn step(
+    invocation: &Invocation<'_>,
+    operation: OperationId,
+    item: WorkItem,
+) -> backup_core::Result<Value> {
     let environment = invocation.environment;
     let (store, keys, catalog) = (environment.store()?, environment.keys()?, environment.catalog()?);
-    run(Ports { store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock }, operation, item).await?;
+    run(Ports { store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock }, operation, item)
+        .await?;
     Ok(Value::Null)
 }

@@ -18,7 +18,8 @@ pub(crate) async fn run(session: &Session, wanted: &BackupArguments) -> Result<(
         consistency: None,
         manifest_sha256: None,
     });
-    let (id, execution) = session.start(Machine::Protect, &wanted.database, &wanted.collections, detail).await?;
+    let (id, execution) =
+        session.start(Machine::Protect, &wanted.database, &wanted.collections, detail).await?;
     if !session.json {
         eprintln!("backup {id} of {:?}", wanted.database);
     }

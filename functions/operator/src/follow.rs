@@ -17,7 +17,12 @@ const LOOK_MILLIS: u64 = 400;
 const LINE_SECONDS: u64 = 30;
 
 /// Waits until the execution ended; gives the operation's row if it succeeded, its failure otherwise.
-pub(crate) async fn follow(session: &Session, kind: OperationKind, id: OperationId, execution: &str) -> Result<Operation> {
+pub(crate) async fn follow(
+    session: &Session,
+    kind: OperationKind,
+    id: OperationId,
+    execution: &str,
+) -> Result<Operation> {
     let mut shown = Shown::new(session.json);
     let mut troubles = 0;
     let ended = loop {
@@ -58,7 +63,9 @@ fn failure(operation: &Operation, ended: Execution) -> Error {
                 None => error,
             }
         }
-        None => Error::new(ErrorKind::Internal, format!("{what} failed: {}", ended.error.unwrap_or_default())),
+        None => {
+            Error::new(ErrorKind::Internal, format!("{what} failed: {}", ended.error.unwrap_or_default()))
+        }
     }
 }
 
@@ -82,7 +89,8 @@ impl Shown {
             return;
         }
         let entered = execution.entered.iter().map(|(name, _)| name.as_str());
-        let steps: Vec<&str> = entered.filter(|name| !matches!(*name, "done" | "failed" | "is-more-than-a-plan")).collect();
+        let steps: Vec<&str> =
+            entered.filter(|name| !matches!(*name, "done" | "failed" | "is-more-than-a-plan")).collect();
         let ended = execution.succeeded.is_some();
         for (number, name) in steps.iter().enumerate().skip(self.states.saturating_sub(1)) {
             let is_new = number >= self.states;
@@ -120,7 +128,12 @@ impl Shown {
             bar.set_position(map.succeeded);
         } else if self.line_at.elapsed() >= Duration::from_secs(LINE_SECONDS) {
             self.line_at = Instant::now();
-            eprintln!("{:>7.1} s  {name} {}/{}", self.began.elapsed().as_secs_f64(), map.succeeded, map.total);
+            eprintln!(
+                "{:>7.1} s  {name} {}/{}",
+                self.began.elapsed().as_secs_f64(),
+                map.succeeded,
+                map.total
+            );
         }
     }
 

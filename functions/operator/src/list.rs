@@ -10,13 +10,16 @@ use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, wanted: &ListArguments) -> Result<()> {
     let mut all = session.catalog.operations(OperationKind::Backup, wanted.limit).await?;
-    all.extend(session.catalog.operations(OperationKind::Restore, wanted.limit).await?.into_iter().filter(is_shown));
+    all.extend(
+        session.catalog.operations(OperationKind::Restore, wanted.limit).await?.into_iter().filter(is_shown),
+    );
     all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
     if session.json {
         println!("{}", serde_json::json!({ "message_type": "list", "operations": all }));
         return Ok(());
     }
-    let header = ["id", "kind", "database", "state", "requested (UTC)", "documents", "BSON", "stored", "remarks"];
+    let header =
+        ["id", "kind", "database", "state", "requested (UTC)", "documents", "BSON", "stored", "remarks"];
     let mut table = output::table(&header, &[5, 6, 7]);
     for operation in &all {
         table.add_row(row(operation));

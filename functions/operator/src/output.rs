@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn numbers_are_readable() {
-        for (number, expected) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (u64::MAX, "16384.0 PiB")] {
+        for (number, expected) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (u64::MAX, "16384.0 PiB")]
+        {
             assert_eq!(bytes(number), expected);
         }
         for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {

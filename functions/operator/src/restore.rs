@@ -21,7 +21,10 @@ pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<
         let (planned, plan) = dry_run(session, wanted).await?;
         if wanted.dry_run {
             if session.json {
-                println!("{}", serde_json::json!({ "message_type": "restore_plan", "id": planned.id, "plan": plan }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "message_type": "restore_plan", "id": planned.id, "plan": plan })
+                );
             } else {
                 print!("{}", describe(&plan));
             }
@@ -70,7 +73,11 @@ async fn dry_run(session: &Session, wanted: &RestoreArguments) -> Result<(Operat
 fn agree(plan: &RestorePlan) -> Result<()> {
     eprint!("{}", describe(plan));
     let refused = |why: &str| {
-        let what = format!("restore {:?}: it would replace {} live collections or views", plan.database, plan.replaces());
+        let what = format!(
+            "restore {:?}: it would replace {} live collections or views",
+            plan.database,
+            plan.replaces()
+        );
         Err(Error::new(ErrorKind::Refused, what).hint(why))
     };
     if !stdin().is_terminal() {
@@ -79,7 +86,11 @@ fn agree(plan: &RestorePlan) -> Result<()> {
     eprint!("Type the database's name to go on: ");
     let mut answer = String::new();
     let read = stdin().lock().read_line(&mut answer);
-    if read.is_ok() && answer.trim_end_matches('\n') == plan.database { Ok(()) } else { refused("nothing was done") }
+    if read.is_ok() && answer.trim_end_matches('\n') == plan.database {
+        Ok(())
+    } else {
+        refused("nothing was done")
+    }
 }
 
 fn describe(plan: &RestorePlan) -> String {
@@ -91,15 +102,33 @@ fn describe(plan: &RestorePlan) -> String {
             None => "is created",
         };
         let bytes = output::bytes(item.bson_bytes);
-        table.add_row([item.name.clone(), output::count(item.documents), bytes, item.label.to_string(), what.into()]);
+        table.add_row([
+            item.name.clone(),
+            output::count(item.documents),
+            bytes,
+            item.label.to_string(),
+            what.into(),
+        ]);
     }
     for extra in &plan.extras {
         let none = || "–".to_owned();
-        table.add_row([extra.name.clone(), none(), none(), none(), "is live, not in the backup: is moved aside".into()]);
+        table.add_row([
+            extra.name.clone(),
+            none(),
+            none(),
+            none(),
+            "is live, not in the backup: is moved aside".into(),
+        ]);
     }
     for left in &plan.left_out {
         let none = || "–".to_owned();
-        table.add_row([left.name.clone(), none(), none(), none(), format!("is left as it is: {}", left.reason)]);
+        table.add_row([
+            left.name.clone(),
+            none(),
+            none(),
+            none(),
+            format!("is left as it is: {}", left.reason),
+        ]);
     }
     format!("restore of {:?} from backup {}\n{table}\n{}", plan.database, plan.backup, caveats(plan))
 }
@@ -107,14 +136,19 @@ fn describe(plan: &RestorePlan) -> String {
 /// What is less than the database at one instant.
 fn caveats(plan: &RestorePlan) -> String {
     let mut text = match plan.consistency {
-        Consistency::SingleInstant => format!("single-instant: the database as of cluster time {}\n", plan.cluster_time),
+        Consistency::SingleInstant => {
+            format!("single-instant: the database as of cluster time {}\n", plan.cluster_time)
+        }
         Consistency::Mosaic => format!(
             "mosaic: every chunk is exact at its own instant from cluster time {} on; they are not of one instant\n",
             plan.cluster_time
         ),
     };
     for item in plan.items.iter().filter(|item| item.label != Label::Exact) {
-        text.push_str(&format!("  {:?} is {}: `nightsafe show {}` says why\n", item.name, item.label, plan.backup));
+        text.push_str(&format!(
+            "  {:?} is {}: `nightsafe show {}` says why\n",
+            item.name, item.label, plan.backup
+        ));
     }
     text
 }

@@ -67,7 +67,8 @@ impl Session {
             Machine::Restore => ("RestoreMachine", "restore"),
         };
         let input = serde_json::json!({ "operation": id }).to_string();
-        let execution = self.machines.start(self.stack.output(output)?, &format!("{prefix}-{id}"), input).await?;
+        let execution =
+            self.machines.start(self.stack.output(output)?, &format!("{prefix}-{id}"), input).await?;
         Ok((id, execution))
     }
 }

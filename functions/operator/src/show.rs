@@ -13,7 +13,9 @@ use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
     let operation = match session.catalog.operation(OperationKind::Backup, id).await {
-        Err(why) if why.kind() == ErrorKind::NotFound => session.catalog.operation(OperationKind::Restore, id).await?,
+        Err(why) if why.kind() == ErrorKind::NotFound => {
+            session.catalog.operation(OperationKind::Restore, id).await?
+        }
         found => found?,
     };
     let (manifest, plan) = match &operation.detail {
@@ -89,7 +91,8 @@ fn head(operation: &Operation) -> String {
 }
 
 fn contents(manifest: &Manifest) -> String {
-    let mut table = output::table(&["name", "label", "documents", "BSON", "chunks", "indexes", "remarks"], &[2, 3, 4, 5]);
+    let mut table =
+        output::table(&["name", "label", "documents", "BSON", "chunks", "indexes", "remarks"], &[2, 3, 4, 5]);
     for entry in &manifest.namespaces {
         let mut remarks: Vec<&str> = entry.reason.iter().map(String::as_str).collect();
         remarks.extend(entry.notes.iter().map(String::as_str));
@@ -128,7 +131,13 @@ fn items(plan: &RestorePlan) -> String {
     for item in &plan.items {
         let replaces = if item.live.is_some() { "yes" } else { "no" };
         let bytes = output::bytes(item.bson_bytes);
-        table.add_row([&item.name, &item.label.to_string(), &output::count(item.documents), &bytes, replaces]);
+        table.add_row([
+            &item.name,
+            &item.label.to_string(),
+            &output::count(item.documents),
+            &bytes,
+            replaces,
+        ]);
     }
     format!("\n{table}\n")
 }

@@ -28,7 +28,9 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
             format!("LATE – a database was last backed up {} ago", output::duration(now.saturating_sub(at)))
         }
         Some(_) if last_failed => "WARNING – the newest backup failed; older ones are good".to_owned(),
-        Some(at) => format!("OK – every database backed up within {}", output::duration(now.saturating_sub(at))),
+        Some(at) => {
+            format!("OK – every database backed up within {}", output::duration(now.saturating_sub(at)))
+        }
     };
     if session.json {
         let value = serde_json::json!({

@@ -108,7 +108,8 @@ pub(crate) async fn deploy(config: &SdkConfig, deployment: Deployment<'_>) -> Re
     }
     put("template.yaml", template.into_bytes()).await?;
     let secrets = Secrets::store(config, deployment.users).await?;
-    let parameter = |key: &str, value: String| Parameter::builder().parameter_key(key).parameter_value(value).build();
+    let parameter =
+        |key: &str, value: String| Parameter::builder().parameter_key(key).parameter_value(value).build();
     let cloudformation = aws_sdk_cloudformation::Client::new(config);
     cloudformation
         .create_stack()
@@ -163,7 +164,9 @@ async fn wait_for_stack(client: &aws_sdk_cloudformation::Client, name: &str) -> 
         match stack.stack_status() {
             Some(StackStatus::CreateComplete) => return Ok(()),
             Some(StackStatus::CreateInProgress) if began.elapsed() < Duration::from_secs(DEPLOY_SECONDS) => {}
-            other => bail!("the stack is {other:?}: {}", stack.stack_status_reason().unwrap_or("no reason given")),
+            other => {
+                bail!("the stack is {other:?}: {}", stack.stack_status_reason().unwrap_or("no reason given"))
+            }
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

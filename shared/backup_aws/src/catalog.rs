@@ -61,12 +61,19 @@ impl DynamoCatalog {
     }
 
     async fn get(&self, table: &str, key: Item, attempted: &str) -> Result<Option<Item>> {
-        let reply = self.client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send().await;
+        let reply =
+            self.client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send().await;
         Ok(reply.map_err(|why| told(attempted, why))?.item)
     }
 
     /// The newest rows of a partition, newest first: all of them, or those whose `sk` begins with `prefix`.
-    async fn query(&self, table: &str, pk: String, prefix: Option<&str>, count_max: u32) -> Result<Vec<Item>> {
+    async fn query(
+        &self,
+        table: &str,
+        pk: String,
+        prefix: Option<&str>,
+        count_max: u32,
+    ) -> Result<Vec<Item>> {
         let (mut items, mut from) = (Vec::new(), None);
         let condition = if prefix.is_some() { "pk = :pk AND begins_with(sk, :prefix)" } else { "pk = :pk" };
         let mut values = HashMap::from([(":pk".to_owned(), text(pk))]);
@@ -98,7 +105,8 @@ impl DynamoCatalog {
     async fn lease_row(&self, resource: &Resource) -> Result<(Fence, Option<Lease>)> {
         let item = self.get(&self.catalog_table, self.lease_key(resource), "look at the lease").await?;
         let item = item.unwrap_or_default();
-        let number = |name| item.get(name).and_then(|it| it.as_n().ok()).and_then(|it| it.parse().ok()).unwrap_or(0);
+        let number =
+            |name| item.get(name).and_then(|it| it.as_n().ok()).and_then(|it| it.parse().ok()).unwrap_or(0);
         let fence = Fence(number("fence"));
         let holder = item.get("holder").and_then(|it| it.as_s().ok()).and_then(|it| it.parse().ok());
         let lease = holder.map(|holder| Lease {
@@ -149,7 +157,9 @@ impl Catalog for DynamoCatalog {
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(pk)");
         put.send().await.map(|_| ()).map_err(|why| match code(&why) {
-            Some(CONDITION_FAILED) => Error::new(ErrorKind::Conflict, format!("add {}: it exists", operation.id)),
+            Some(CONDITION_FAILED) => {
+                Error::new(ErrorKind::Conflict, format!("add {}: it exists", operation.id))
+            }
             _ => told(format!("add {}", operation.id), why),
         })
     }
@@ -158,13 +168,15 @@ impl Catalog for DynamoCatalog {
         let attempted = format!("look up {kind} {id}");
         let item = self.get(&self.catalog_table, self.operation_key(kind, id), &attempted).await?;
         let item = item.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("{attempted}: the catalog has none")).hint("`nightsafe list` shows what there is")
+            Error::new(ErrorKind::NotFound, format!("{attempted}: the catalog has none"))
+                .hint("`nightsafe list` shows what there is")
         })?;
         from_item(item, &attempted)
     }
 
     async fn operations(&self, kind: OperationKind, count_max: u32) -> Result<Vec<Operation>> {
-        let items = self.query(&self.catalog_table, format!("{kind}#{}", self.source), None, count_max).await?;
+        let items =
+            self.query(&self.catalog_table, format!("{kind}#{}", self.source), None, count_max).await?;
         items.into_iter().map(|item| from_item(item, "list operations")).collect()
     }
 
@@ -199,7 +211,9 @@ impl Catalog for DynamoCatalog {
             }
             Err(why) => Err(match failed_conditions(&why).as_slice() {
                 [_, true] => fenced(operation.id),
-                [true, ..] => Error::new(ErrorKind::Conflict, format!("{attempted}: another step wrote it meanwhile")),
+                [true, ..] => {
+                    Error::new(ErrorKind::Conflict, format!("{attempted}: another step wrote it meanwhile"))
+                }
                 _ => told(attempted, why),
             }),
         }
@@ -234,7 +248,8 @@ impl Catalog for DynamoCatalog {
             .expression_attribute_values(":one", number(1))
             .expression_attribute_values(":failure", to_value(&operation.failure, &attempted)?);
         for (place, state) in FINAL_STATES.iter().enumerate() {
-            update = update.expression_attribute_values(format!(":final{place}"), to_value(state, &attempted)?);
+            update =
+                update.expression_attribute_values(format!(":final{place}"), to_value(state, &attempted)?);
         }
         match update.send().await {
             Ok(_) => Ok(true),
@@ -311,8 +326,12 @@ impl Catalog for DynamoCatalog {
             AuditStatus::Failure => "failure",
         };
         for _ in 0..TRIES {
-            let head = self.get(&self.audit_table, key(pk.clone(), "head".into()), &attempted).await?.unwrap_or_default();
-            let count: u64 = head.get("count").and_then(|it| it.as_n().ok()).and_then(|it| it.parse().ok()).unwrap_or(0);
+            let head = self
+                .get(&self.audit_table, key(pk.clone(), "head".into()), &attempted)
+                .await?
+                .unwrap_or_default();
+            let count: u64 =
+                head.get("count").and_then(|it| it.as_n().ok()).and_then(|it| it.parse().ok()).unwrap_or(0);
             let previous = head.get("hash").and_then(|it| it.as_s().ok()).cloned().unwrap_or_default();
             let hash = record.link(&previous);
             let mut row = to_item(record)?;
@@ -330,7 +349,8 @@ impl Catalog for DynamoCatalog {
                     .condition_expression(condition)
                     .set_expression_attribute_values(values)
                     .build();
-                put.map(|put| TransactWriteItem::builder().put(put).build()).map_err(|why| internal(&attempted, why))
+                put.map(|put| TransactWriteItem::builder().put(put).build())
+                    .map_err(|why| internal(&attempted, why))
             };
             let count_now = HashMap::from([(":count".to_owned(), number(count))]);
             let (head_condition, head_values) = match count {
@@ -364,7 +384,8 @@ impl Catalog for DynamoCatalog {
     }
 
     async fn audit(&self, count_max: u32) -> Result<Vec<AuditRecord>> {
-        let items = self.query(&self.audit_table, self.source.to_string(), Some("record#"), count_max).await?;
+        let items =
+            self.query(&self.audit_table, self.source.to_string(), Some("record#"), count_max).await?;
         items
             .into_iter()
             .map(|mut item| {
@@ -381,7 +402,8 @@ fn to_value<T: Serialize>(value: &T, attempted: &str) -> Result<AttributeValue> 
 
 fn held(lease: &Lease) -> Error {
     let since = backup_core::audit::iso_8601(lease.since_millis);
-    let what = format!("take the lease: {} holds it since {since}, asked for by {}", lease.holder, lease.user);
+    let what =
+        format!("take the lease: {} holds it since {since}, asked for by {}", lease.holder, lease.user);
     Error::new(ErrorKind::Conflict, what)
         .hint(format!("wait for it (`nightsafe show {}`), or take over with --force", lease.holder))
 }

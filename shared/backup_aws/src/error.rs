@@ -47,20 +47,35 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
         "AccessDenied" | "AccessDeniedException" | "AuthorizationError" => {
             (ErrorKind::Denied, Some("the role lacks a permission; the message names it"))
         }
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "ExpiredTokenException"
-        | "UnrecognizedClientException" | "InvalidClientTokenId" => (ErrorKind::Denied, Some(CREDENTIALS)),
-        "DisabledException" | "KMSInvalidStateException" => {
-            (ErrorKind::Denied, Some("the KMS key is disabled or pending deletion: enable it, or nothing can be sealed or opened"))
-        }
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId" => (ErrorKind::Denied, Some(CREDENTIALS)),
+        "DisabledException" | "KMSInvalidStateException" => (
+            ErrorKind::Denied,
+            Some(
+                "the KMS key is disabled or pending deletion: enable it, or nothing can be sealed or opened",
+            ),
+        ),
         "NoSuchKey" | "NotFound" | "NotFoundException" | "StackNotFound" => (ErrorKind::NotFound, None),
         "NoSuchBucket" | "ResourceNotFoundException" => {
             (ErrorKind::NotFound, Some("a resource of the stack is gone: deploy the template again"))
         }
         "InvalidCiphertextException" | "IncorrectKeyException" => (ErrorKind::Corrupt, None),
         "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" => (ErrorKind::Transient, None),
-        "InternalError" | "InternalServerError" | "InternalFailure" | "ServiceUnavailable" | "KMSInternalException"
-        | "DependencyTimeoutException" | "RequestTimeout" | "OperationAborted" | "TransactionConflictException"
-        | "TransactionInProgressException" | "TransactionCanceledException" => (ErrorKind::Transient, None),
+        "InternalError"
+        | "InternalServerError"
+        | "InternalFailure"
+        | "ServiceUnavailable"
+        | "KMSInternalException"
+        | "DependencyTimeoutException"
+        | "RequestTimeout"
+        | "OperationAborted"
+        | "TransactionConflictException"
+        | "TransactionInProgressException"
+        | "TransactionCanceledException" => (ErrorKind::Transient, None),
         _ => (ErrorKind::Internal, None),
     }
 }

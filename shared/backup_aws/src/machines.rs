@@ -41,9 +41,12 @@ impl Machines {
 
     /// Starts an execution; gives its ARN.
     pub async fn start(&self, machine: &str, name: &str, input: String) -> Result<String> {
-        let started = self.client.start_execution().state_machine_arn(machine).name(name).input(input).send().await;
+        let started =
+            self.client.start_execution().state_machine_arn(machine).name(name).input(input).send().await;
         started.map(|started| started.execution_arn).map_err(|why| match code(&why) {
-            Some("ExecutionAlreadyExists") => Error::new(ErrorKind::Conflict, format!("start {name}: it was started before")),
+            Some("ExecutionAlreadyExists") => {
+                Error::new(ErrorKind::Conflict, format!("start {name}: it was started before"))
+            }
             _ => told(format!("start {name}"), why),
         })
     }
@@ -79,10 +82,15 @@ impl Machines {
         let attempted = "look at a map";
         let runs = self.client.list_map_runs().execution_arn(execution).send().await;
         let runs = runs.map_err(|why| told(attempted, why))?;
-        let Some(newest) = runs.map_runs().iter().max_by_key(|run| run.start_date().as_nanos()) else { return Ok(None) };
+        let Some(newest) = runs.map_runs().iter().max_by_key(|run| run.start_date().as_nanos()) else {
+            return Ok(None);
+        };
         let run = self.client.describe_map_run().map_run_arn(newest.map_run_arn()).send().await;
         let run = run.map_err(|why| told(attempted, why))?;
         let number = |count: i64| u64::try_from(count).unwrap_or(0);
-        Ok(run.item_counts().map(|counts| MapProgress { succeeded: number(counts.succeeded()), total: number(counts.total()) }))
+        Ok(run.item_counts().map(|counts| MapProgress {
+            succeeded: number(counts.succeeded()),
+            total: number(counts.total()),
+        }))
     }
 }

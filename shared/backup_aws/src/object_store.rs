@@ -45,7 +45,8 @@ impl S3ObjectStore {
             Ok(_) => Ok(PutOutcome::Stored),
             // 409: another conditional put of this key is under way; it may win or not.
             Err(why) if if_absent && code(&why) == Some("ConditionalRequestConflict") => {
-                Err(Error::new(ErrorKind::Transient, format!("put {path}")).because("another put of it is under way"))
+                Err(Error::new(ErrorKind::Transient, format!("put {path}"))
+                    .because("another put of it is under way"))
             }
             Err(why) if if_absent && code(&why) == Some("PreconditionFailed") => Ok(PutOutcome::AlreadyThere),
             Err(why) => Err(told(format!("put {path}"), why)),
@@ -82,9 +83,13 @@ impl ObjectStore for S3ObjectStore {
         let mut body = BytesMut::new();
         // Piece by piece, so that an object that is larger than it may be is not taken into memory.
         while let Some(piece) = reply.body.next().await {
-            let piece = piece.map_err(|why| Error::new(ErrorKind::Transient, format!("get {path}")).because(why))?;
+            let piece =
+                piece.map_err(|why| Error::new(ErrorKind::Transient, format!("get {path}")).because(why))?;
             if u64::try_from(body.len() + piece.len()).unwrap_or(u64::MAX) > bytes_max {
-                return Err(Error::new(ErrorKind::Corrupt, format!("get {path}: it has more than {bytes_max} bytes")));
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("get {path}: it has more than {bytes_max} bytes"),
+                ));
             }
             body.extend_from_slice(&piece);
         }
@@ -100,11 +105,14 @@ impl ObjectStore for S3ObjectStore {
         let attempted = format!("get {path} {range}");
         let reply = self.client.get_object().bucket(&self.bucket).key(&path).range(range).send().await;
         let reply = reply.map_err(|why| match code(&why) {
-            Some("InvalidRange") => Error::new(ErrorKind::Corrupt, format!("{attempted}: the object is shorter")),
+            Some("InvalidRange") => {
+                Error::new(ErrorKind::Corrupt, format!("{attempted}: the object is shorter"))
+            }
             _ => told(&attempted, why),
         })?;
         let body = reply.body.collect().await;
-        let body = body.map_err(|why| Error::new(ErrorKind::Transient, &attempted).because(why))?.into_bytes();
+        let body =
+            body.map_err(|why| Error::new(ErrorKind::Transient, &attempted).because(why))?.into_bytes();
         if u64::try_from(body.len()).ok() == Some(length) {
             Ok(body)
         } else {
@@ -117,7 +125,9 @@ impl ObjectStore for S3ObjectStore {
         match self.client.head_object().bucket(&self.bucket).key(&path).send().await {
             Ok(reply) => {
                 let length = reply.content_length().and_then(|length| u64::try_from(length).ok());
-                let missing = || Error::new(ErrorKind::Transient, format!("ask for the size of {path}: no length came"));
+                let missing = || {
+                    Error::new(ErrorKind::Transient, format!("ask for the size of {path}: no length came"))
+                };
                 length.map(Some).ok_or_else(missing)
             }
             Err(why) if code(&why) == Some("NotFound") || code(&why) == Some("NoSuchKey") => Ok(None),
@@ -158,7 +168,8 @@ impl Upload for S3Upload {
             self.join_part().await?;
         }
         self.sent.sort_by_key(CompletedPart::part_number);
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
+        let parts =
+            CompletedMultipartUpload::builder().set_parts(Some(std::mem::take(&mut self.sent))).build();
         let S3ObjectStore { client, bucket } = &self.store;
         let complete = client
             .complete_multipart_upload()

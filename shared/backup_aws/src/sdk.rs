@@ -38,6 +38,12 @@ impl Sdk {
         Self { config: loader.load().await }
     }
 
+    /// From a configuration that was made elsewhere.
+    #[must_use]
+    pub const fn from_config(config: SdkConfig) -> Self {
+        Self { config }
+    }
+
     /// The region, which must be known.
     pub fn region(&self) -> Result<&str> {
         self.config.region().map(Region::as_ref).ok_or_else(|| {

@@ -26,12 +26,14 @@ impl Stack {
             let told = told(format!("find stack {name:?}"), why);
             if missing { Error::new(ErrorKind::NotFound, told.to_string()).hint(&hint) } else { told }
         })?;
-        let stack = found.stacks().first().ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("find stack {name:?}")).hint(hint)
-        })?;
-        let outputs = stack.outputs().iter().filter_map(|output| {
-            Some((output.output_key()?.to_owned(), output.output_value()?.to_owned()))
-        });
+        let stack = found
+            .stacks()
+            .first()
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("find stack {name:?}")).hint(hint))?;
+        let outputs = stack
+            .outputs()
+            .iter()
+            .filter_map(|output| Some((output.output_key()?.to_owned(), output.output_value()?.to_owned())));
         Ok(Self { name: name.to_owned(), outputs: outputs.collect() })
     }
 

@@ -64,8 +64,11 @@ impl Alert {
             Severity::Critical => "CRITICAL",
         };
         let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-        let subject: String =
-            format!("[{level}] {subject}").chars().map(printable).take(Self::SUBJECT_CHARACTERS_MAX).collect();
+        let subject: String = format!("[{level}] {subject}")
+            .chars()
+            .map(printable)
+            .take(Self::SUBJECT_CHARACTERS_MAX)
+            .collect();
         Self { event, severity: event.severity(), subject, body }
     }
 
@@ -134,7 +137,8 @@ mod tests {
             "ana".into(),
             Detail::Backup(detail),
         );
-        let failure = Failure { step: "dump-chunk".into(), kind: ErrorKind::Denied, message: "no".into(), hint: None };
+        let failure =
+            Failure { step: "dump-chunk".into(), kind: ErrorKind::Denied, message: "no".into(), hint: None };
         let alert = Alert::operation_failed(&operation, &failure);
         assert_eq!(alert.severity, Severity::Critical);
         assert!(alert.subject.starts_with("[CRITICAL] backup FAILED main/crm??x"), "{}", alert.subject);

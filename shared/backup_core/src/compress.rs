@@ -86,9 +86,8 @@ impl FrameIndex {
 
     /// The skippable frame that closes the stream.
     pub fn finish(self) -> Result<Vec<u8>> {
-        let payload_bytes = u32::try_from(self.entries.len() + 12).map_err(|_| {
-            Error::new(ErrorKind::Unsupported, "index more frames than a chunk can have")
-        })?;
+        let payload_bytes = u32::try_from(self.entries.len() + 12)
+            .map_err(|_| Error::new(ErrorKind::Unsupported, "index more frames than a chunk can have"))?;
         let mut out = Vec::with_capacity(self.entries.len() + 20);
         out.extend_from_slice(&SKIPPABLE_MAGIC.to_le_bytes());
         out.extend_from_slice(&payload_bytes.to_le_bytes());
@@ -230,7 +229,8 @@ mod tests {
 
     #[test]
     fn the_index_tells_where_each_frame_is() {
-        let frames = [Frame::compress(&documents(5, 2), 3).unwrap(), Frame::compress(&documents(7, 3), 3).unwrap()];
+        let frames =
+            [Frame::compress(&documents(5, 2), 3).unwrap(), Frame::compress(&documents(7, 3), 3).unwrap()];
         let stored = stream(&frames);
         let (rest, magic) = stored.split_last_chunk::<4>().unwrap();
         assert_eq!(magic, INDEX_MAGIC);

@@ -202,7 +202,8 @@ mod tests {
     #[test]
     fn an_error_tells_the_whole_chain_once() {
         let inner = std::io::Error::other("connection reset");
-        let error = Error::new(ErrorKind::Transient, "read chunk 3").because(inner).while_doing("back up `crm`");
+        let error =
+            Error::new(ErrorKind::Transient, "read chunk 3").because(inner).while_doing("back up `crm`");
         assert_eq!(error.to_string(), "back up `crm`: read chunk 3: connection reset");
     }
 }

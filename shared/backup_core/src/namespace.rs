@@ -98,7 +98,10 @@ fn fields(document: &RawDocument) -> Vec<(Vec<u8>, u8, Vec<u8>)> {
             let value = match (element.kind, element.value) {
                 (0x10, value) => value.first_chunk().map(|bytes| f64::from(i32::from_le_bytes(*bytes))),
                 (0x01, value) => value.first_chunk().map(|bytes| f64::from_le_bytes(*bytes)),
-                #[expect(clippy::cast_precision_loss, reason = "options are small numbers; this only compares")]
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "options are small numbers; this only compares"
+                )]
                 (0x12, value) => value.first_chunk().map(|bytes| i64::from_le_bytes(*bytes) as f64),
                 _ => None,
             };

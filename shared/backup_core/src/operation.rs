@@ -287,7 +287,9 @@ impl Operation {
 
     /// The hold on the lease that its steps write under.
     pub fn held_fence(&self) -> Result<Fence, Error> {
-        self.fence.ok_or_else(|| Error::new(ErrorKind::Internal, format!("go on with {}: it has no lease", self.id)))
+        self.fence.ok_or_else(|| {
+            Error::new(ErrorKind::Internal, format!("go on with {}: it has no lease", self.id))
+        })
     }
 
     /// What its lease is for: a backup holds its source, a restore the database it writes.

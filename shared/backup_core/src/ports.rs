@@ -231,7 +231,13 @@ pub trait Source: Send + Sync {
     async fn size_hint(&self, database: &str, name: &str) -> Result<SizeHint>;
 
     /// `_id`s of about `count` documents, drawn at random and sorted by the server.
-    async fn sample_ids(&self, database: &str, name: &str, uuid: CollectionUuid, count: u32) -> Result<Vec<IdValue>>;
+    async fn sample_ids(
+        &self,
+        database: &str,
+        name: &str,
+        uuid: CollectionUuid,
+        count: u32,
+    ) -> Result<Vec<IdValue>>;
 
     /// Opens a range for reading.
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>>;

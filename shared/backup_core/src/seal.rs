@@ -66,7 +66,10 @@ impl Schedule {
     /// The nonce of the next record; counts it.
     fn next_nonce(&mut self) -> Result<Nonce<aes_gcm::aead::consts::U12>> {
         if self.records >= RECORDS_MAX {
-            return Err(Error::new(ErrorKind::Unsupported, "seal or open more than 2^38 records in one object"));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "seal or open more than 2^38 records in one object",
+            ));
         }
         let mut nonce = self.base_nonce;
         for (byte, counter) in nonce.iter_mut().rev().zip(self.records.to_le_bytes()) {
@@ -112,7 +115,12 @@ impl Sealer {
         Self::with_salt(key, context, &salt, out)
     }
 
-    fn with_salt(key: &MessageKey, context: &[u8], salt: &[u8; SALT_BYTES], out: &mut Vec<u8>) -> Result<Self> {
+    fn with_salt(
+        key: &MessageKey,
+        context: &[u8],
+        salt: &[u8; SALT_BYTES],
+        out: &mut Vec<u8>,
+    ) -> Result<Self> {
         let schedule = Schedule::derive(key, salt, context)?;
         out.extend_from_slice(salt);
         out.extend_from_slice(&schedule.commitment);
@@ -228,7 +236,8 @@ fn open_record(schedule: &mut Schedule, record: &[u8], out: &mut Vec<u8>) -> Res
 
 /// Seals a message that is in memory as a whole.
 pub fn seal(key: &MessageKey, context: &[u8], plain: &[u8]) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(plain.len() + HEADER_BYTES + (plain.len() / RECORD_BYTES + 1) * TAG_BYTES);
+    let mut out =
+        Vec::with_capacity(plain.len() + HEADER_BYTES + (plain.len() / RECORD_BYTES + 1) * TAG_BYTES);
     let mut sealer = Sealer::new(key, context, &mut out)?;
     sealer.push(plain, &mut out)?;
     sealer.finish(&mut out)?;
@@ -289,7 +298,12 @@ mod tests {
             assert_eq!(u64::try_from(sealed.len()).unwrap(), vector.sealed_length);
             assert_eq!(sealed_bytes(u64::try_from(vector.length).unwrap()), vector.sealed_length);
             assert_eq!(hex::encode(&sealed[24..56]), vector.commitment);
-            assert_eq!(hex::encode(Sha256::digest(&sealed)), vector.sealed_sha256, "length {}", vector.length);
+            assert_eq!(
+                hex::encode(Sha256::digest(&sealed)),
+                vector.sealed_sha256,
+                "length {}",
+                vector.length
+            );
             if let Some(whole) = vector.sealed {
                 assert_eq!(hex::encode(&sealed), whole);
             }
@@ -303,10 +317,16 @@ mod tests {
         let plain = pattern(2 * RECORD_BYTES + 100);
         let sealed = seal(&secret, b"here", &plain).unwrap();
         let record = |n: usize| HEADER_BYTES + n * SEALED_RECORD_BYTES;
-        for place in [0, 23, 24, 55, 56, record(1) - 1, record(1), record(2), sealed.len() - 17, sealed.len() - 1] {
+        for place in
+            [0, 23, 24, 55, 56, record(1) - 1, record(1), record(2), sealed.len() - 17, sealed.len() - 1]
+        {
             let mut bad = sealed.clone();
             bad[place] ^= 1;
-            assert_eq!(open(secret.clone(), b"here", &bad).unwrap_err().kind(), ErrorKind::Corrupt, "byte {place}");
+            assert_eq!(
+                open(secret.clone(), b"here", &bad).unwrap_err().kind(),
+                ErrorKind::Corrupt,
+                "byte {place}"
+            );
         }
         for length in [0, 1, 55, 56, 71, record(1), record(1) + 15, record(2), sealed.len() - 1] {
             assert!(open(secret.clone(), b"here", &sealed[..length]).is_err(), "cut at {length}");

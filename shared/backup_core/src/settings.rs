@@ -28,9 +28,10 @@ impl Settings {
 
     /// The settings with a chunk target that was given as text.
     pub fn with_chunk_target(mut self, text: &str) -> Result<Self> {
-        let bytes = text.parse().ok().filter(|bytes| {
-            (Self::CHUNK_TARGET_BYTES_MIN..=Self::CHUNK_TARGET_BYTES_MAX).contains(bytes)
-        });
+        let bytes = text
+            .parse()
+            .ok()
+            .filter(|bytes| (Self::CHUNK_TARGET_BYTES_MIN..=Self::CHUNK_TARGET_BYTES_MAX).contains(bytes));
         self.chunk_target_bytes = bytes.ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "read the chunk target").hint(format!(
                 "a number of bytes from {} to {}",
@@ -54,7 +55,9 @@ mod tests {
 
     #[test]
     fn a_chunk_target_out_of_bounds_is_refused() {
-        for (text, good) in [("65536", true), ("1073741824", true), ("65535", false), ("-1", false), ("4MiB", false)] {
+        for (text, good) in
+            [("65536", true), ("1073741824", true), ("65535", false), ("-1", false), ("4MiB", false)]
+        {
             assert_eq!(Settings::default().with_chunk_target(text).is_ok(), good, "{text}");
         }
     }

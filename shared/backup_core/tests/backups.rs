@@ -102,7 +102,11 @@ async fn what_happens_to_collections_meanwhile_is_told() {
     finish(&world, id).await;
     let manifest = manifest(&world, id).await;
     let check = |name: &str, label: Label, documents: u64, says: &str| {
-        let entry = manifest.namespaces.iter().find(|it| it.namespace.name == name).unwrap_or_else(|| panic!("{name}"));
+        let entry = manifest
+            .namespaces
+            .iter()
+            .find(|it| it.namespace.name == name)
+            .unwrap_or_else(|| panic!("{name}"));
         let told = format!("{} {}", entry.reason.clone().unwrap_or_default(), entry.notes.join(" "));
         let found = entry.chunks.iter().map(|chunk| chunk.stored.documents).sum::<u64>();
         assert_eq!((entry.label, found), (label, documents), "{name}");
@@ -133,7 +137,10 @@ async fn killed_anywhere_and_run_again_it_is_the_same_backup() {
             if !died && faults.boundaries() > left {
                 assert!(outcome.is_err(), "{:?} went on after its process died at {boundary}", steps[at]);
                 died = true;
-                world.step(&Faults::none(), id, steps[at]).await.unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
+                world
+                    .step(&Faults::none(), id, steps[at])
+                    .await
+                    .unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
             } else {
                 outcome.unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
                 left = left.saturating_sub(faults.boundaries());
@@ -192,7 +199,11 @@ async fn a_second_backup_is_refused_until_it_takes_over_and_then_the_first_write
     world.step(&Faults::none(), third, Step::TriggerBackup).await.unwrap();
     let place = world.operation(OperationKind::Backup, first).await.backup_place().unwrap();
     for step in steps.iter().filter(|step| matches!(step, Step::DumpChunk(_) | Step::SealBackup)) {
-        assert_eq!(world.step(&Faults::none(), first, *step).await.unwrap_err().kind(), ErrorKind::Fenced, "{step:?}");
+        assert_eq!(
+            world.step(&Faults::none(), first, *step).await.unwrap_err().kind(),
+            ErrorKind::Fenced,
+            "{step:?}"
+        );
     }
     assert_eq!(world.store.size(ObjectKey::Manifest(place)).await.unwrap(), None);
     finish(&world, third).await;
@@ -235,7 +246,8 @@ async fn damage_to_any_object_is_found_and_named() {
     let world = World::with_data();
     let id = world.back_up().await;
     let steps = world.steps_after_plan(OperationKind::Backup, id).await;
-    let verify: Vec<Step> = steps.into_iter().filter(|step| matches!(step, Step::VerifyChecksums(_))).collect();
+    let verify: Vec<Step> =
+        steps.into_iter().filter(|step| matches!(step, Step::VerifyChecksums(_))).collect();
     let sound = world.store.objects();
     let is_sealed = |path: &&String| path.contains("/chunks/") || path.ends_with("manifest.json.sealed");
     let chunks: Vec<&String> = sound.keys().filter(|path| path.contains("/chunks/")).collect();
@@ -264,7 +276,10 @@ async fn damage_to_any_object_is_found_and_named() {
                 found = found.or(world.step(&Faults::none(), id, *step).await.err());
             }
             let found = found.unwrap_or_else(|| panic!("{what} of {path} was not found"));
-            assert!(matches!(found.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{what} of {path}: {found}");
+            assert!(
+                matches!(found.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported),
+                "{what} of {path}: {found}"
+            );
             let name = path.rsplit('/').next().unwrap();
             assert!(found.to_string().contains(name), "{what} of {path} is not named: {found}");
             world.store.tamper(path, body.clone());

@@ -140,10 +140,16 @@ async fn run_dying_at(world: &World, boundary: u64, go_on: bool) -> bool {
             assert!(outcome.is_err(), "{:?} went on after its process died at {boundary}", steps[at]);
             died = true;
             if !go_on {
-                world.step(&Faults::none(), id, Step::AbandonRestore).await.unwrap_or_else(|why| panic!("{boundary}: {why}"));
+                world
+                    .step(&Faults::none(), id, Step::AbandonRestore)
+                    .await
+                    .unwrap_or_else(|why| panic!("{boundary}: {why}"));
                 return true;
             }
-            world.step(&Faults::none(), id, steps[at]).await.unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
+            world
+                .step(&Faults::none(), id, steps[at])
+                .await
+                .unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
         } else {
             outcome.unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
             left = left.saturating_sub(faults.boundaries());
@@ -160,7 +166,8 @@ async fn run_dying_at(world: &World, boundary: u64, go_on: bool) -> bool {
 #[tokio::test]
 async fn two_restores_of_one_database_do_not_meet() {
     let world = damaged().await;
-    let (first, second) = (world.request_restore(&[], true).await, world.request_restore(&["messages"], true).await);
+    let (first, second) =
+        (world.request_restore(&[], true).await, world.request_restore(&["messages"], true).await);
     world.step(&Faults::none(), first, Step::PlanRestore).await.unwrap();
     let refused = world.step(&Faults::none(), second, Step::PlanRestore).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
@@ -209,7 +216,10 @@ async fn indexes_come_back_and_expiry_comes_last() {
             let all = world.cluster.namespaces(DATABASE).await.unwrap();
             let staging = all.iter().find(|it| staged.contains(&it.name)).unwrap();
             assert_eq!(staging.indexes.len(), 3);
-            assert!(staging.indexes.iter().all(|it| it.get("expireAfterSeconds").unwrap().is_none()), "too early");
+            assert!(
+                staging.indexes.iter().all(|it| it.get("expireAfterSeconds").unwrap().is_none()),
+                "too early"
+            );
         }
         world.step(&Faults::none(), id, step).await.unwrap();
     }

@@ -55,7 +55,11 @@ pub(crate) fn told(attempted: impl Into<String>, error: &mongodb::error::Error) 
 }
 
 /// What a server's refusal by code means.
-fn refusal<F: FnOnce(ErrorKind, String) -> Error>(code: i32, name: &str, message: &str) -> impl FnOnce(F) -> Error {
+fn refusal<F: FnOnce(ErrorKind, String) -> Error>(
+    code: i32,
+    name: &str,
+    message: &str,
+) -> impl FnOnce(F) -> Error {
     let text = if QUOTES_DOCUMENTS.contains(&code) {
         format!("{name} ({code})")
     } else {
@@ -75,7 +79,9 @@ fn refusal<F: FnOnce(ErrorKind, String) -> Error>(code: i32, name: &str, message
 
 /// A write the server refused, by its code.
 pub(crate) fn write_refused(attempted: String, code: i32) -> Error {
-    refusal(code, "write error", "the server refused a document")(|kind, why| Error::new(kind, attempted).because(why))
+    refusal(code, "write error", "the server refused a document")(|kind, why| {
+        Error::new(kind, attempted).because(why)
+    })
 }
 
 fn shorten(message: &str) -> String {

@@ -18,10 +18,8 @@ const BUCKETS: &str = "system.buckets.";
 /// Everything in `database`, sorted by name. Time series stand once, with the UUID of their buckets.
 pub(crate) async fn namespaces(cluster: &Cluster, database: &str) -> Result<Vec<Namespace>> {
     let listed = list_collections(cluster, database).await?;
-    let buckets: HashMap<String, CollectionUuid> = listed
-        .iter()
-        .filter_map(|it| Some((it.name.strip_prefix(BUCKETS)?.to_owned(), it.uuid?)))
-        .collect();
+    let buckets: HashMap<String, CollectionUuid> =
+        listed.iter().filter_map(|it| Some((it.name.strip_prefix(BUCKETS)?.to_owned(), it.uuid?))).collect();
     let wanted = listed.into_iter().filter(|it| !it.name.starts_with(BUCKETS) && it.name != "system.views");
     let mut all: Vec<Namespace> = stream::iter(wanted)
         .map(|mut namespace| {
@@ -52,7 +50,9 @@ async fn list_collections(cluster: &Cluster, database: &str) -> Result<Vec<Names
         for entry in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
             let entry = entry.ok().and_then(|entry| entry.as_document());
             let namespace = entry.and_then(read_entry);
-            all.push(namespace.ok_or_else(|| Error::new(ErrorKind::Unsupported, attempted()).because("an entry is not understood"))?);
+            all.push(namespace.ok_or_else(|| {
+                Error::new(ErrorKind::Unsupported, attempted()).because("an entry is not understood")
+            })?);
         }
     }
     Ok(all)
@@ -80,7 +80,11 @@ fn read_entry(entry: &RawDocument) -> Option<Namespace> {
 }
 
 /// `None` if it was dropped since it was listed.
-async fn with_indexes(cluster: &Cluster, database: &str, mut namespace: Namespace) -> Result<Option<Namespace>> {
+async fn with_indexes(
+    cluster: &Cluster,
+    database: &str,
+    mut namespace: Namespace,
+) -> Result<Option<Namespace>> {
     if namespace.kind == NamespaceKind::View {
         return Ok(Some(namespace));
     }

@@ -44,7 +44,8 @@ impl DocumentStream for CursorStream {
         let mut bytes = BytesMut::with_capacity(documents.as_bytes().len());
         for document in documents {
             let document = document.ok().and_then(|value| value.as_document()).ok_or_else(|| {
-                Error::new(ErrorKind::Internal, attempted()).because("a batch holds something other than documents")
+                Error::new(ErrorKind::Internal, attempted())
+                    .because("a batch holds something other than documents")
             })?;
             bytes.extend_from_slice(document.as_bytes());
         }
@@ -100,7 +101,10 @@ fn find_command(read: &ChunkRead, batch: u32) -> RawDocumentBuf {
 fn range_filter(read: &ChunkRead) -> RawDocumentBuf {
     let mut sides = RawArrayBuf::new();
     for (operator, bound) in [(cstr!("$gte"), &read.range.lower), (cstr!("$lt"), &read.range.upper)] {
-        let Some(value) = bound.as_ref().and_then(|bound| bound.as_document().get("_id").ok().flatten()) else { continue };
+        let Some(value) = bound.as_ref().and_then(|bound| bound.as_document().get("_id").ok().flatten())
+        else {
+            continue;
+        };
         let mut literal = RawDocumentBuf::new();
         literal.append(cstr!("$literal"), value);
         let mut operands = RawArrayBuf::new();

@@ -46,7 +46,8 @@ impl Source for Cluster {
             .and_then(|write| write.get_document("majorityOpTime"))
             .and_then(|time| time.get_timestamp("ts"));
         let newest = newest.map_err(|why| {
-            Error::new(ErrorKind::Transient, "ask for the cluster time: the server has no majority yet").because(why)
+            Error::new(ErrorKind::Transient, "ask for the cluster time: the server has no majority yet")
+                .because(why)
         })?;
         Ok(ClusterTime { seconds: newest.time, ordinal: newest.increment })
     }
@@ -78,7 +79,13 @@ impl Source for Cluster {
         Ok(SizeHint { documents: number("count"), bytes: number("size") })
     }
 
-    async fn sample_ids(&self, database: &str, name: &str, uuid: CollectionUuid, count: u32) -> Result<Vec<IdValue>> {
+    async fn sample_ids(
+        &self,
+        database: &str,
+        name: &str,
+        uuid: CollectionUuid,
+        count: u32,
+    ) -> Result<Vec<IdValue>> {
         let attempted = || format!("sample {name:?}");
         let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
         let command = rawdoc! {

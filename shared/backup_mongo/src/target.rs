@@ -20,7 +20,9 @@ impl Target for Cluster {
         let mut command = rawdoc! { "create": name };
         append_all(&mut command, options)?;
         match self.try_command(database, command).await? {
-            Err(why) if code_of(&why) != Some(code::NAMESPACE_EXISTS) => Err(told(format!("create {name:?}"), &why)),
+            Err(why) if code_of(&why) != Some(code::NAMESPACE_EXISTS) => {
+                Err(told(format!("create {name:?}"), &why))
+            }
             _ => Ok(()),
         }
     }
@@ -28,8 +30,9 @@ impl Target for Cluster {
     async fn insert(&self, database: &str, name: &str, documents: Bytes, rules: InsertRules) -> Result<()> {
         let mut batch = Batch::default();
         for document in split_documents(&documents) {
-            let document = RawDocument::from_bytes(document?)
-                .map_err(|why| Error::new(ErrorKind::Corrupt, format!("insert into {name:?}")).because(why))?;
+            let document = RawDocument::from_bytes(document?).map_err(|why| {
+                Error::new(ErrorKind::Corrupt, format!("insert into {name:?}")).because(why)
+            })?;
             // The server would replace this one's timestamp by its own time; it goes another way.
             let is_special = has_top_level_zero_timestamp(document.as_bytes())?;
             if batch.bytes + document.as_bytes().len() > INSERT_BYTES_MAX || (is_special && rules.ordered) {
@@ -57,13 +60,16 @@ impl Target for Cluster {
 
     async fn rename(&self, database: &str, from: &str, to: &str) -> Result<()> {
         self.database(database)?;
-        let command = rawdoc! { "renameCollection": format!("{database}.{from}"), "to": format!("{database}.{to}") };
+        let command =
+            rawdoc! { "renameCollection": format!("{database}.{from}"), "to": format!("{database}.{to}") };
         self.command("admin", command, &format!("rename {from:?} to {to:?}")).await.map(|_| ())
     }
 
     async fn drop_namespace(&self, database: &str, name: &str) -> Result<()> {
         match self.try_command(database, rawdoc! { "drop": name }).await? {
-            Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => Err(told(format!("drop {name:?}"), &why)),
+            Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => {
+                Err(told(format!("drop {name:?}"), &why))
+            }
             _ => Ok(()),
         }
     }
@@ -86,7 +92,8 @@ impl Cluster {
     async fn insert_batch(&self, database: &str, name: &str, batch: Batch, rules: InsertRules) -> Result<()> {
         let mut left = batch.documents.as_slice();
         while !left.is_empty() {
-            let mut command = rawdoc! { "insert": name, "ordered": rules.ordered, "writeConcern": { "w": "majority" } };
+            let mut command =
+                rawdoc! { "insert": name, "ordered": rules.ordered, "writeConcern": { "w": "majority" } };
             // The server refuses to bypass what it does not have: validation of buckets.
             if !name.starts_with("system.buckets.") {
                 command.append(cstr!("bypassDocumentValidation"), true);
@@ -104,7 +111,10 @@ impl Cluster {
     async fn insert_literally(&self, database: &str, name: &str, document: &RawDocument) -> Result<()> {
         let id = IdValue::of_document(document.as_bytes())?;
         let id = id.as_ref().and_then(|id| id.as_document().get("_id").ok().flatten()).ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, format!("insert into {name:?}: a document without _id has a zero timestamp"))
+            Error::new(
+                ErrorKind::Unsupported,
+                format!("insert into {name:?}: a document without _id has a zero timestamp"),
+            )
         })?;
         let mut equal = RawDocumentBuf::new();
         equal.append(cstr!("$eq"), id);
@@ -127,10 +137,12 @@ impl Cluster {
 fn check_write_errors(reply: &Document, name: &str) -> Result<Option<usize>> {
     let mut last = None;
     for error in reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default() {
-        let number = |field| error.as_document().and_then(|error| match error.get(field) {
-            Some(Bson::Int32(number)) => Some(*number),
-            _ => None,
-        });
+        let number = |field| {
+            error.as_document().and_then(|error| match error.get(field) {
+                Some(Bson::Int32(number)) => Some(*number),
+                _ => None,
+            })
+        };
         let code = number("code").unwrap_or(0);
         if code != code::DUPLICATE_KEY {
             return Err(write_refused(format!("insert into {name:?}"), code));
@@ -138,7 +150,10 @@ fn check_write_errors(reply: &Document, name: &str) -> Result<Option<usize>> {
         last = last.max(number("index").and_then(|index| usize::try_from(index).ok()));
     }
     if reply.contains_key("writeConcernError") {
-        return Err(Error::new(ErrorKind::Transient, format!("insert into {name:?}: a majority did not confirm in time")));
+        return Err(Error::new(
+            ErrorKind::Transient,
+            format!("insert into {name:?}: a majority did not confirm in time"),
+        ));
     }
     Ok(last)
 }

@@ -28,7 +28,9 @@ impl State {
     fn holds(&self, operation: &Operation) -> Result<()> {
         let lease = self.leases.get(&operation.resource());
         match lease {
-            Some((fence, Some(lease))) if lease.holder == operation.id && Some(*fence) == operation.fence => Ok(()),
+            Some((fence, Some(lease))) if lease.holder == operation.id && Some(*fence) == operation.fence => {
+                Ok(())
+            }
             _ => Err(Error::new(ErrorKind::Fenced, "go on: the lease was taken over")),
         }
     }
@@ -75,14 +77,16 @@ impl Catalog for MemoryCatalog {
 
     async fn record_failure(&self, kind: OperationKind, id: OperationId, failure: &Failure) -> Result<()> {
         let mut state = self.state.lock().unwrap();
-        let row = state.operations.get_mut(&(kind, id)).ok_or_else(|| Error::new(ErrorKind::NotFound, "no row"))?;
+        let row =
+            state.operations.get_mut(&(kind, id)).ok_or_else(|| Error::new(ErrorKind::NotFound, "no row"))?;
         row.failure = Some(failure.clone());
         Ok(())
     }
 
     async fn fail_operation(&self, operation: &Operation, now_millis: u64) -> Result<bool> {
         let mut state = self.state.lock().unwrap();
-        let row = state.operations.get_mut(&(operation.kind(), operation.id)).filter(|row| !row.state.is_final());
+        let row =
+            state.operations.get_mut(&(operation.kind(), operation.id)).filter(|row| !row.state.is_final());
         let Some(row) = row else { return Ok(false) };
         row.state = OperationState::Failed;
         row.finished_millis = Some(now_millis);
@@ -106,7 +110,8 @@ impl Catalog for MemoryCatalog {
                 return Ok(*fence);
             }
             if current.expires_millis > now_millis && !force {
-                let what = format!("take the lease: {} holds it, asked for by {}", current.holder, current.user);
+                let what =
+                    format!("take the lease: {} holds it, asked for by {}", current.holder, current.user);
                 return Err(Error::new(ErrorKind::Conflict, what));
             }
         }

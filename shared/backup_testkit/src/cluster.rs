@@ -104,7 +104,11 @@ impl State {
             kind: if is_view { NamespaceKind::View } else { NamespaceKind::Collection },
             uuid: (!is_view).then_some(CollectionUuid(uuid)),
             options: options.clone(),
-            indexes: if is_view { vec![] } else { vec![rawdoc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }] },
+            indexes: if is_view {
+                vec![]
+            } else {
+                vec![rawdoc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" }]
+            },
             unfinished_indexes: vec![],
         };
         let collection = Collection { namespace, named: self.now, documents: BTreeMap::new() };
@@ -128,8 +132,11 @@ impl Collection {
     fn at(&self, time: u32, range: &IdRange) -> Vec<Bytes> {
         let lower = range.lower.as_ref().map_or(i32::MIN, |id| id_of(id.as_document().as_bytes()));
         let upper = range.upper.as_ref().map(|id| id_of(id.as_document().as_bytes()));
-        let inside = self.documents.range(lower..).take_while(|(id, _)| upper.is_none_or(|upper| **id < upper));
-        inside.filter_map(|(_, versions)| versions.iter().rfind(|(from, _)| *from <= time)?.1.clone()).collect()
+        let inside =
+            self.documents.range(lower..).take_while(|(id, _)| upper.is_none_or(|upper| **id < upper));
+        inside
+            .filter_map(|(_, versions)| versions.iter().rfind(|(from, _)| *from <= time)?.1.clone())
+            .collect()
     }
 }
 
@@ -177,7 +184,13 @@ impl Source for MemoryCluster {
         Ok(SizeHint { documents: u64::try_from(documents.len()).unwrap(), bytes })
     }
 
-    async fn sample_ids(&self, _database: &str, name: &str, _uuid: CollectionUuid, count: u32) -> Result<Vec<IdValue>> {
+    async fn sample_ids(
+        &self,
+        _database: &str,
+        name: &str,
+        _uuid: CollectionUuid,
+        count: u32,
+    ) -> Result<Vec<IdValue>> {
         let mut state = self.state.lock().unwrap();
         let now = state.now;
         let documents = state.existing(name)?.at(now, &IdRange::ALL);
@@ -190,7 +203,8 @@ impl Source for MemoryCluster {
         let (now, oldest) = (state.now, state.oldest);
         let collection = state.existing(&read.name)?;
         let time = read.at.map_or(now, |at| at.ordinal);
-        let lost = |why: &str| Err(Error::new(ErrorKind::SnapshotLost, format!("read {:?}: {why}", read.name)));
+        let lost =
+            |why: &str| Err(Error::new(ErrorKind::SnapshotLost, format!("read {:?}: {why}", read.name)));
         if collection.namespace.uuid != Some(read.uuid) {
             return lost("another collection has this name");
         }
@@ -239,9 +253,11 @@ impl Target for MemoryCluster {
         let namespace = &mut state.existing(name)?.namespace;
         if let Ok(change) = fields.get_document("index") {
             let wanted = change.get_str("name").unwrap();
-            let index = namespace.indexes.iter_mut().find(|it| it.get_str("name").unwrap() == wanted).unwrap();
+            let index =
+                namespace.indexes.iter_mut().find(|it| it.get_str("name").unwrap() == wanted).unwrap();
             if matches!(index.get("expireAfterSeconds"), Ok(None)) {
-                index.append(bson::cstr!("expireAfterSeconds"), change.get_i32("expireAfterSeconds").unwrap());
+                index
+                    .append(bson::cstr!("expireAfterSeconds"), change.get_i32("expireAfterSeconds").unwrap());
             }
         }
         Ok(())

@@ -4,7 +4,9 @@ use backup_core::audit::{AuditRecord, AuditStatus};
 use backup_core::error::ErrorKind;
 use backup_core::format::{BackupPlace, ObjectContext, ObjectKey, ObjectKind};
 use backup_core::id::{Fence, OperationId};
-use backup_core::operation::{BackupDetail, Detail, Failure, Operation, OperationKind, OperationState, Trigger};
+use backup_core::operation::{
+    BackupDetail, Detail, Failure, Operation, OperationKind, OperationState, Trigger,
+};
 use backup_core::ports::{Catalog, DataKeys, ObjectStore, PutOutcome, Resource};
 use bytes::Bytes;
 
@@ -29,7 +31,11 @@ pub async fn object_store(store: &dyn ObjectStore) {
     assert_eq!(store.get(key(0), 4).await.unwrap_err().kind(), ErrorKind::Corrupt, "larger than it may be");
     assert_eq!(store.size(key(0)).await.unwrap(), Some(5));
     assert_eq!(store.get_range(key(0), 1, 3).await.unwrap(), "the");
-    assert_eq!(store.get_range(key(0), 3, 3).await.unwrap_err().kind(), ErrorKind::Corrupt, "shorter than the range");
+    assert_eq!(
+        store.get_range(key(0), 3, 3).await.unwrap_err().kind(),
+        ErrorKind::Corrupt,
+        "shorter than the range"
+    );
 
     let (left, right) = tokio::join!(
         store.put_if_absent(key(1), Bytes::from_static(b"left")),
@@ -76,7 +82,14 @@ fn request() -> Operation {
         manifest_sha256: None,
     };
     let names = vec!["leads".to_owned(), "a\n$b".to_owned()];
-    Operation::requested(fresh_id(), "main".parse().unwrap(), "crm".into(), names, "ana".into(), Detail::Backup(detail))
+    Operation::requested(
+        fresh_id(),
+        "main".parse().unwrap(),
+        "crm".into(),
+        names,
+        "ana".into(),
+        Detail::Backup(detail),
+    )
 }
 
 /// The contract of [`Catalog`]: rows.
@@ -94,7 +107,8 @@ pub async fn catalog_rows(catalog: &dyn Catalog) {
     assert_eq!(catalog.operation(kind, row.id).await.unwrap(), row);
     assert_eq!(catalog.update_operation(&mut stale).await.unwrap_err().kind(), ErrorKind::Conflict, "stale");
 
-    let failure = Failure { step: "dump-chunk".into(), kind: ErrorKind::Denied, message: "no".into(), hint: None };
+    let failure =
+        Failure { step: "dump-chunk".into(), kind: ErrorKind::Denied, message: "no".into(), hint: None };
     catalog.record_failure(kind, row.id, &failure).await.unwrap();
     row.failure = Some(failure);
     assert_eq!(catalog.operation(kind, row.id).await.unwrap(), row);
@@ -102,7 +116,11 @@ pub async fn catalog_rows(catalog: &dyn Catalog) {
     assert!(!catalog.fail_operation(&row, 6).await.unwrap(), "it ends once");
     let ended = catalog.operation(kind, row.id).await.unwrap();
     assert_eq!((ended.state, ended.finished_millis), (OperationState::Failed, Some(5)));
-    assert_eq!(catalog.update_operation(&mut row).await.unwrap_err().kind(), ErrorKind::Conflict, "ended meanwhile");
+    assert_eq!(
+        catalog.update_operation(&mut row).await.unwrap_err().kind(),
+        ErrorKind::Conflict,
+        "ended meanwhile"
+    );
 
     let newer = request();
     catalog.create_operation(&newer).await.unwrap();
@@ -120,7 +138,11 @@ pub async fn catalog_leases(catalog: &dyn Catalog) {
     catalog.create_operation(&second).await.unwrap();
     let start = catalog.acquire_lease(&resource, &first, true, 0, 60).await.unwrap();
     first.fence = Some(start);
-    assert_eq!(catalog.acquire_lease(&resource, &first, false, 10, 60).await.unwrap(), start, "again: the same");
+    assert_eq!(
+        catalog.acquire_lease(&resource, &first, false, 10, 60).await.unwrap(),
+        start,
+        "again: the same"
+    );
     let refused = catalog.acquire_lease(&resource, &second, false, 59_999, 60).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Conflict);
     assert!(refused.to_string().contains(&first.id.to_string()), "it says who holds it: {refused}");
@@ -132,7 +154,11 @@ pub async fn catalog_leases(catalog: &dyn Catalog) {
     assert_eq!(taken, Fence(start.0 + 1), "a new holder, a new fence");
     second.fence = Some(taken);
     assert_eq!(catalog.check_lease(&first).await.unwrap_err().kind(), ErrorKind::Fenced);
-    assert_eq!(catalog.update_operation(&mut first).await.unwrap_err().kind(), ErrorKind::Fenced, "the old holder writes nothing");
+    assert_eq!(
+        catalog.update_operation(&mut first).await.unwrap_err().kind(),
+        ErrorKind::Fenced,
+        "the old holder writes nothing"
+    );
     catalog.release_lease(&resource, first.id).await.unwrap();
     catalog.check_lease(&second).await.unwrap();
     catalog.update_operation(&mut second).await.unwrap();
@@ -142,7 +168,10 @@ pub async fn catalog_leases(catalog: &dyn Catalog) {
     let next = catalog.acquire_lease(&resource, &first, false, 30, 60).await.unwrap();
     assert_eq!(next, Fence(taken.0 + 1), "fences never come again");
     catalog.release_lease(&resource, first.id).await.unwrap();
-    assert!(catalog.lease(&Resource::Target("crm".into()), 0).await.unwrap().is_none(), "resources are apart");
+    assert!(
+        catalog.lease(&Resource::Target("crm".into()), 0).await.unwrap().is_none(),
+        "resources are apart"
+    );
 }
 
 /// The contract of [`Catalog`]: the audit trail.
@@ -153,7 +182,8 @@ pub async fn catalog_audit(catalog: &dyn Catalog) {
         catalog.append_audit(first.id, &record(&first, AuditStatus::Success)).await.unwrap(); // once, however often
     }
     let (left, right) = (record(&second, AuditStatus::Failure), record(&second, AuditStatus::Success));
-    let (left, right) = tokio::join!(catalog.append_audit(second.id, &left), catalog.append_audit(second.id, &right));
+    let (left, right) =
+        tokio::join!(catalog.append_audit(second.id, &left), catalog.append_audit(second.id, &right));
     left.and(right).unwrap();
     let of = |id: OperationId| serde_json::json!(id);
     let trail = catalog.audit(1000).await.unwrap();

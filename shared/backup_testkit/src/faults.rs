@@ -13,8 +13,8 @@ use backup_core::id::{ClusterTime, CollectionUuid, Fence, OperationId};
 use backup_core::namespace::Namespace;
 use backup_core::operation::{Failure, Operation, OperationKind};
 use backup_core::ports::{
-    Alerts, Catalog, ChunkRead, DataKey, DataKeys, DocumentStream, InsertRules, Lease, ObjectStore, PutOutcome,
-    Resource, ServerFacts, SizeHint, Source, Target, Upload,
+    Alerts, Catalog, ChunkRead, DataKey, DataKeys, DocumentStream, InsertRules, Lease, ObjectStore,
+    PutOutcome, Resource, ServerFacts, SizeHint, Source, Target, Upload,
 };
 use backup_core::seal::MessageKey;
 use backup_core::{Error, ErrorKind, Result};
@@ -196,7 +196,13 @@ impl<T: Source> Source for Faulty<T> {
     async fn size_hint(&self, database: &str, name: &str) -> Result<SizeHint> {
         self.faults.call(self.inner.size_hint(database, name)).await
     }
-    async fn sample_ids(&self, database: &str, name: &str, uuid: CollectionUuid, count: u32) -> Result<Vec<IdValue>> {
+    async fn sample_ids(
+        &self,
+        database: &str,
+        name: &str,
+        uuid: CollectionUuid,
+        count: u32,
+    ) -> Result<Vec<IdValue>> {
         self.faults.call(self.inner.sample_ids(database, name, uuid, count)).await
     }
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {

@@ -2,8 +2,8 @@
 
 use backup_core::Result;
 use backup_core::flows::{
-    abandon_restore, build_indexes, close, dump_chunk, finish_restore, plan_restore, restore_chunk, seal_backup,
-    trigger_backup, validate_chunk, verify_checksums,
+    abandon_restore, build_indexes, close, dump_chunk, finish_restore, plan_restore, restore_chunk,
+    seal_backup, trigger_backup, validate_chunk, verify_checksums,
 };
 use backup_core::format::{ObjectKey, WorkItem, read_work_items};
 use backup_core::id::OperationId;
@@ -132,7 +132,8 @@ impl World {
                 dump_chunk::run(ports, settings, id, item).await
             }
             Step::SealBackup => {
-                seal_backup::run(seal_backup::Ports { source: cluster, store, keys, catalog, clock }, id).await
+                seal_backup::run(seal_backup::Ports { source: cluster, store, keys, catalog, clock }, id)
+                    .await
             }
             Step::VerifyChecksums(item) => {
                 verify_checksums::run(verify_checksums::Ports { store, keys, catalog, clock }, id, item).await
@@ -154,10 +155,15 @@ impl World {
                 validate_chunk::run(ports, id, item).await
             }
             Step::FinishRestore => {
-                finish_restore::run(finish_restore::Ports { target: cluster, store, keys, catalog, clock }, id).await
+                finish_restore::run(
+                    finish_restore::Ports { target: cluster, store, keys, catalog, clock },
+                    id,
+                )
+                .await
             }
             Step::AbandonRestore => {
-                abandon_restore::run(abandon_restore::Ports { target: cluster, store, keys, catalog }, id).await
+                abandon_restore::run(abandon_restore::Ports { target: cluster, store, keys, catalog }, id)
+                    .await
             }
         }
     }
@@ -172,9 +178,13 @@ impl World {
         let items = read_work_items(&self.store.get(key, u64::MAX).await.unwrap()).unwrap();
         let each = |step: fn(WorkItem) -> Step| items.iter().map(move |item| step(*item)).collect::<Vec<_>>();
         match kind {
-            OperationKind::Backup => {
-                [each(Step::DumpChunk), vec![Step::SealBackup], each(Step::VerifyChecksums), vec![Step::Close]].concat()
-            }
+            OperationKind::Backup => [
+                each(Step::DumpChunk),
+                vec![Step::SealBackup],
+                each(Step::VerifyChecksums),
+                vec![Step::Close],
+            ]
+            .concat(),
             OperationKind::Restore => [
                 each(Step::RestoreChunk),
                 vec![Step::BuildIndexes],

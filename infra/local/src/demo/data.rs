@@ -44,8 +44,29 @@ const LAST: [&str; 10] =
     ["Adeyemi", "Brandt", "Costa", "Dubois", "Eriksen", "Fischer", "García", "Haddad", "Ito", "Jansen"];
 const SOURCES: [&str; 5] = ["web form", "referral", "trade fair", "phone", "import"];
 const WORDS: [&str; 24] = [
-    "thanks", "call", "tomorrow", "interested", "price", "offer", "please", "stop", "yes", "later", "meeting", "quote",
-    "family", "house", "insurance", "monday", "confirmed", "address", "new", "number", "again", "question", "morning",
+    "thanks",
+    "call",
+    "tomorrow",
+    "interested",
+    "price",
+    "offer",
+    "please",
+    "stop",
+    "yes",
+    "later",
+    "meeting",
+    "quote",
+    "family",
+    "house",
+    "insurance",
+    "monday",
+    "confirmed",
+    "address",
+    "new",
+    "number",
+    "again",
+    "question",
+    "morning",
     "documents",
 ];
 
@@ -95,11 +116,16 @@ pub async fn seed(database: &Database, progress: impl Fn(u64)) -> Result<()> {
     let small: Make = |numbers, n| {
         doc! { "_id": format!("c-{n:04}"), "name": sentence(numbers, 4), "active": numbers.next(2) == 0 }
     };
-    let sets: [(&str, u64, Make); 4] =
-        [("leads", LEADS, lead), ("messages", MESSAGES, message), ("campaigns", CAMPAIGNS, small), ("users", USERS, small)];
+    let sets: [(&str, u64, Make); 4] = [
+        ("leads", LEADS, lead),
+        ("messages", MESSAGES, message),
+        ("campaigns", CAMPAIGNS, small),
+        ("users", USERS, small),
+    ];
     for (name, count, make) in sets {
         for first in (0..count).step_by(usize::try_from(BATCH)?) {
-            let batch: Vec<Document> = (first..count.min(first + BATCH)).map(|n| make(&mut numbers, n)).collect();
+            let batch: Vec<Document> =
+                (first..count.min(first + BATCH)).map(|n| make(&mut numbers, n)).collect();
             done += u64::try_from(batch.len())?;
             database.collection::<Document>(name).insert_many(batch).await?;
             progress(done);
@@ -159,13 +185,15 @@ impl Writer {
 
 async fn write(database: Database, stop: Arc<AtomicBool>, writes: Arc<AtomicU64>) -> Result<()> {
     let mut numbers = Numbers(7);
-    let (leads, messages) = (database.collection::<Document>("leads"), database.collection::<Document>("messages"));
+    let (leads, messages) =
+        (database.collection::<Document>("leads"), database.collection::<Document>("messages"));
     for n in 0_u64.. {
         if stop.load(Ordering::SeqCst) {
             break;
         }
         let number = i64::try_from(numbers.next(LEADS))?;
-        let change = doc! { "$set": { "score": 101 }, "$push": { "history": { "state": "called", "by": "demo" } } };
+        let change =
+            doc! { "$set": { "score": 101 }, "$push": { "history": { "state": "called", "by": "demo" } } };
         leads.update_one(doc! { "phone": format!("+1555{number:07}") }, change).await?;
         messages.insert_one(message(&mut numbers, MESSAGES + n)).await?;
         messages.delete_one(doc! { "_id": i64::try_from(n * 3)? }).await?;
@@ -178,7 +206,12 @@ async fn write(database: Database, stop: Arc<AtomicBool>, writes: Arc<AtomicU64>
 pub async fn damage(database: &Database) -> Result<()> {
     let leads = database.collection::<Document>("leads");
     leads.delete_many(doc! { "score": { "$lt": 40 } }).await?;
-    leads.update_many(doc! { "score": { "$gt": 60 } }, doc! { "$set": { "email": "oops" }, "$unset": { "notes": "" } }).await?;
+    leads
+        .update_many(
+            doc! { "score": { "$gt": 60 } },
+            doc! { "$set": { "email": "oops" }, "$unset": { "notes": "" } },
+        )
+        .await?;
     leads.drop_index("hot").await?;
     database.collection::<Document>("messages").drop().await?;
     database.collection::<Document>("hot_leads").drop().await?;

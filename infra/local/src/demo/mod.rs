@@ -56,7 +56,10 @@ async fn story(cloud: &Cloud, phases: &mut Phases) -> Result<()> {
     ensure!(backup["state"] == "verified", "the backup is {}", backup["state"]);
     ensure!(writes > 0, "the application wrote nothing meanwhile");
     let totals = &backup["totals"];
-    phases.end(format!("{} documents, {} chunks, {writes} writes meanwhile", totals["documents"], totals["chunks"]));
+    phases.end(format!(
+        "{} documents, {} chunks, {writes} writes meanwhile",
+        totals["documents"], totals["chunks"]
+    ));
 
     phases.begin("copy as of T");
     let time = backup["detail"]["backup"]["cluster_time"].as_str().context("the backup has no T")?;
@@ -90,9 +93,12 @@ fn cluster_time(text: &str) -> Result<(u32, u32)> {
 /// Runs one of the procedures' scripts with `--json`; gives the object it printed.
 async fn command(cloud: &Cloud, script: &str, arguments: &[&str]) -> Result<Value> {
     let path = std::env::join_paths(
-        cloud.nightsafe().parent().map(Path::to_path_buf).into_iter().chain(std::env::split_paths(
-            &std::env::var_os("PATH").unwrap_or_default(),
-        )),
+        cloud
+            .nightsafe()
+            .parent()
+            .map(Path::to_path_buf)
+            .into_iter()
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
     )?;
     let output = tokio::process::Command::new(cloud.workspace().join(script))
         .args(arguments)

@@ -25,7 +25,9 @@ pub async fn copy_at(client: &Client, from: &str, into: &str, time: (u32, u32)) 
     let at = Timestamp { time: time.0, increment: time.1 };
     for collection in source.list_collections().await?.try_collect::<Vec<_>>().await? {
         let name = collection.name.as_str();
-        if collection.collection_type != mongodb::results::CollectionType::Collection || name.starts_with("system.") {
+        if collection.collection_type != mongodb::results::CollectionType::Collection
+            || name.starts_with("system.")
+        {
             continue;
         }
         copy.run_command(doc! { "create": name }).await?;
@@ -46,7 +48,8 @@ pub async fn copy_at(client: &Client, from: &str, into: &str, time: (u32, u32)) 
 
 /// Options and indexes of every collection and view, field by field.
 pub async fn metadata(database: &Database) -> Result<BTreeMap<String, (Document, Vec<Document>)>> {
-    let listed = database.run_command(doc! { "listCollections": 1, "cursor": { "batchSize": 10_000 } }).await?;
+    let listed =
+        database.run_command(doc! { "listCollections": 1, "cursor": { "batchSize": 10_000 } }).await?;
     let mut all = BTreeMap::new();
     for entry in listed.get_document("cursor")?.get_array("firstBatch")? {
         let entry = entry.as_document().context("an entry of listCollections")?;
@@ -74,7 +77,11 @@ fn sorted(document: &Document) -> Document {
 }
 
 /// An error that names the collections that differ.
-pub fn ensure_equal<T: PartialEq>(what: &str, expected: &BTreeMap<String, T>, found: &BTreeMap<String, T>) -> Result<()> {
+pub fn ensure_equal<T: PartialEq>(
+    what: &str,
+    expected: &BTreeMap<String, T>,
+    found: &BTreeMap<String, T>,
+) -> Result<()> {
     let differing: Vec<&String> =
         expected.keys().chain(found.keys()).filter(|name| expected.get(*name) != found.get(*name)).collect();
     ensure!(differing.is_empty(), "{what} differ: {differing:?}");

@@ -133,7 +133,11 @@ mod tests {
 
     #[test]
     fn an_id_is_found_wherever_it_stands_and_survives_json() {
-        for document in [rawdoc! { "_id": 7, "a": 1 }, rawdoc! { "a": 1, "_id": { "x": [1, "y"] } }, rawdoc! { "_id": ObjectId::new() }] {
+        for document in [
+            rawdoc! { "_id": 7, "a": 1 },
+            rawdoc! { "a": 1, "_id": { "x": [1, "y"] } },
+            rawdoc! { "_id": ObjectId::new() },
+        ] {
             let value = id(&document);
             assert_eq!(value.as_document().get("_id").unwrap(), document.get("_id").unwrap());
             let json = serde_json::to_string(&value).unwrap();
@@ -152,7 +156,8 @@ mod tests {
 
     #[test]
     fn holes_overlaps_and_closed_ends_are_found() {
-        let check = |ranges: &[IdRange], good: bool| assert_eq!(check_coverage(ranges).is_ok(), good, "{ranges:?}");
+        let check =
+            |ranges: &[IdRange], good: bool| assert_eq!(check_coverage(ranges).is_ok(), good, "{ranges:?}");
         check(&[IdRange::ALL], true);
         check(&[range(None, Some(3)), range(Some(3), Some(9)), range(Some(9), None)], true);
         check(&[], false);

@@ -72,17 +72,17 @@ fn value_length(kind: u8, bytes: &[u8]) -> Option<usize> {
         |extra: usize| usize::try_from(i32::from_le_bytes(*bytes.first_chunk()?)).ok()?.checked_add(extra);
     let c_string = |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| *byte == 0)? + 1);
     Some(match kind {
-        0x01 | 0x09 | 0x11 | 0x12 => 8, // double, date, timestamp, 64-bit integer
+        0x01 | 0x09 | 0x11 | 0x12 => 8,     // double, date, timestamp, 64-bit integer
         0x02 | 0x0d | 0x0e => prefixed(4)?, // string, code, symbol
         0x03 | 0x04 | 0x0f => prefixed(0)?, // document, array, code with scope
-        0x05 => prefixed(5)?,           // binary: length, subtype, bytes
-        0x06 | 0x0a | 0x7f | 0xff => 0, // undefined, null, max key, min key
-        0x07 => 12,                     // object id
-        0x08 => 1,                      // boolean
-        0x0b => c_string(c_string(0)?)?, // regular expression: pattern, options
-        0x0c => prefixed(16)?,          // database pointer: string, object id
-        0x10 => 4,                      // 32-bit integer
-        0x13 => 16,                     // 128-bit decimal
+        0x05 => prefixed(5)?,               // binary: length, subtype, bytes
+        0x06 | 0x0a | 0x7f | 0xff => 0,     // undefined, null, max key, min key
+        0x07 => 12,                         // object id
+        0x08 => 1,                          // boolean
+        0x0b => c_string(c_string(0)?)?,    // regular expression: pattern, options
+        0x0c => prefixed(16)?,              // database pointer: string, object id
+        0x10 => 4,                          // 32-bit integer
+        0x13 => 16,                         // 128-bit decimal
         _ => return None,
     })
 }
@@ -116,7 +116,14 @@ mod tests {
 
     #[test]
     fn a_stream_that_lies_about_lengths_is_refused() {
-        for bad in [&[4, 0, 0, 0][..], &[5, 0, 0], &[5, 0, 0, 0, 1], &[6, 0, 0, 0, 0], &[0xff; 8], &[0, 0, 0, 0x7f, 0]] {
+        for bad in [
+            &[4, 0, 0, 0][..],
+            &[5, 0, 0],
+            &[5, 0, 0, 0, 1],
+            &[6, 0, 0, 0, 0],
+            &[0xff; 8],
+            &[0, 0, 0, 0x7f, 0],
+        ] {
             assert!(split_documents(bad).any(|document| document.is_err()), "{bad:?}");
         }
     }

@@ -25,7 +25,10 @@ pub struct Ports<'a> {
 pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
     for item in restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Collection) {
-        let Some(entry) = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name) else { continue };
+        let Some(entry) = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name)
+        else {
+            continue;
+        };
         let indexes = index_specs(&entry.namespace)?;
         if !indexes.is_empty() {
             ports

@@ -12,7 +12,9 @@ use crate::bson::split_documents;
 use crate::compress::FrameDecoder;
 use crate::document_hash::DocumentHash;
 use crate::error::{Error, ErrorKind, Result, corrupt};
-use crate::format::{BackupPlace, Captured, Header, Manifest, ManifestChunk, ManifestNamespace, ObjectContext, ObjectKey};
+use crate::format::{
+    BackupPlace, Captured, Header, Manifest, ManifestChunk, ManifestNamespace, ObjectContext, ObjectKey,
+};
 use crate::ports::{DataKeys, ObjectStore};
 use crate::seal::{MessageKey, Opener};
 
@@ -66,9 +68,11 @@ pub(super) async fn read_chunk<F: Future<Output = Result<()>>>(
     };
     let run = async {
         tokio::try_join!(fetch, consume)?;
-        tasks.join_next().await.unwrap_or(Ok(Ok(()))).map_err(|why| {
-            Error::new(ErrorKind::Internal, "open a chunk").because(why)
-        })?
+        tasks
+            .join_next()
+            .await
+            .unwrap_or(Ok(Ok(())))
+            .map_err(|why| Error::new(ErrorKind::Internal, "open a chunk").because(why))?
     };
     run.await.map_err(|why| why.while_doing(format!("read chunk {} ({})", chunk.ordinal, super::path(key))))
 }
@@ -184,12 +188,18 @@ impl Opening {
     }
 }
 
-fn send(batch: Vec<u8>, documents: &mut u64, hash: &mut DocumentHash, to: &mpsc::Sender<Bytes>) -> Result<()> {
+fn send(
+    batch: Vec<u8>,
+    documents: &mut u64,
+    hash: &mut DocumentHash,
+    to: &mpsc::Sender<Bytes>,
+) -> Result<()> {
     for document in split_documents(&batch) {
         hash.add(document?);
         *documents += 1;
     }
-    to.blocking_send(batch.into()).map_err(|_| Error::new(ErrorKind::Internal, "give out documents: nobody listens"))
+    to.blocking_send(batch.into())
+        .map_err(|_| Error::new(ErrorKind::Internal, "give out documents: nobody listens"))
 }
 
 /// Moves whole documents from the front of `plain` into batches; what is left is the start of one document, and at
@@ -197,7 +207,8 @@ fn send(batch: Vec<u8>, documents: &mut u64, hash: &mut DocumentHash, to: &mpsc:
 fn cut_batches(plain: &mut Vec<u8>, last: bool, out: &mut Vec<Vec<u8>>) -> Result<()> {
     let (mut used, mut batch_start, mut batch_documents) = (0, 0, 0);
     while let Some(rest) = plain.get(used..).filter(|rest| rest.len() >= 4) {
-        let length = crate::bson::document_length(rest).ok_or_else(|| corrupt("cut documents apart: a length is wrong"))?;
+        let length = crate::bson::document_length(rest)
+            .ok_or_else(|| corrupt("cut documents apart: a length is wrong"))?;
         if rest.len() < length {
             break;
         }

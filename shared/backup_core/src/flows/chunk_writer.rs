@@ -77,7 +77,8 @@ fn read_ahead(mut documents: Box<dyn DocumentStream>) -> (mpsc::Receiver<Result<
             let ended = batch.is_none();
             block.extend_from_slice(&batch.unwrap_or_default());
             let full = block.len() >= FRAME_TARGET_BYTES;
-            if (full || ended) && !block.is_empty() && sender.send(Ok(block.split().freeze())).await.is_err() {
+            if (full || ended) && !block.is_empty() && sender.send(Ok(block.split().freeze())).await.is_err()
+            {
                 return;
             }
             if ended {

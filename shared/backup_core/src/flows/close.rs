@@ -54,7 +54,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         let work = ports.store.get(ObjectKey::BackupWork(place), WORK_BYTES_MAX).await?;
         let mut verified = HashSet::new();
         for item in read_work_items(&work)? {
-            let evidence: VerifiedChunks = super::read_json(ports.store, ObjectKey::Verified(place, item.first)).await?;
+            let evidence: VerifiedChunks =
+                super::read_json(ports.store, ObjectKey::Verified(place, item.first)).await?;
             verified.extend(evidence.ordinals);
         }
         if let Some((_, chunk)) = manifest.chunks().find(|(_, chunk)| !verified.contains(&chunk.ordinal)) {

@@ -91,7 +91,10 @@ impl Dump<'_> {
     async fn name_now(&self) -> Result<Option<String>> {
         let all = self.ports.source.namespaces(&self.operation.database).await?;
         let same = |uuid| uuid == self.namespace.namespace.uuid;
-        Ok(all.iter().find(|it| it.kind != NamespaceKind::View && same(it.uuid)).map(|it| it.documents_name()))
+        Ok(all
+            .iter()
+            .find(|it| it.kind != NamespaceKind::View && same(it.uuid))
+            .map(|it| it.documents_name()))
     }
 
     async fn attempt(&self, name: &str, at: Option<ClusterTime>) -> Result<ChunkOutcome> {

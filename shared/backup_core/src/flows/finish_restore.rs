@@ -69,10 +69,13 @@ async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restorin
     let place = restoring.operation.restore_place();
     let mut validated = HashSet::new();
     for item in &restoring.plan.work {
-        let evidence: VerifiedChunks = super::read_json(store, ObjectKey::Validated(place, item.first)).await?;
+        let evidence: VerifiedChunks =
+            super::read_json(store, ObjectKey::Validated(place, item.first)).await?;
         validated.extend(evidence.ordinals);
     }
-    for entry in restoring.manifest.namespaces.iter().filter(|it| restoring.plan.item(&it.namespace.name).is_ok()) {
+    for entry in
+        restoring.manifest.namespaces.iter().filter(|it| restoring.plan.item(&it.namespace.name).is_ok())
+    {
         if let Some(chunk) = entry.chunks.iter().find(|chunk| !validated.contains(&chunk.ordinal)) {
             return Err(Error::new(
                 ErrorKind::Internal,
@@ -89,7 +92,8 @@ async fn check_and_complete_metadata(target: &dyn Target, restoring: &Restoring)
     let mut staged = Vec::new();
     for item in restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Collection) {
         let entry = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name);
-        let entry = entry.ok_or_else(|| Error::new(ErrorKind::Internal, "find a restored collection's metadata"))?;
+        let entry =
+            entry.ok_or_else(|| Error::new(ErrorKind::Internal, "find a restored collection's metadata"))?;
         staged.push((item, entry, restoring.staging(entry)?));
     }
     let now = target.namespaces(database).await?;
@@ -151,6 +155,9 @@ fn kept_aside(id: OperationId, plan: &RestorePlan) -> Vec<KeptAside> {
         .chain(moved)
         .filter(|(_, _, live)| live.kind == NamespaceKind::Collection)
         .take(KEPT_ASIDE_MAX)
-        .map(|(number, name, _)| KeptAside { name: name.clone(), aside: OwnName::Aside(id, number).to_string() })
+        .map(|(number, name, _)| KeptAside {
+            name: name.clone(),
+            aside: OwnName::Aside(id, number).to_string(),
+        })
         .collect()
 }

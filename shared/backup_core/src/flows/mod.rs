@@ -39,16 +39,30 @@ const RESULT_BYTES_MAX: u64 = MIB;
 /// A chunk is not begun with less time than this: one is read in a minute at most.
 const CHUNK_MILLIS_MIN: u64 = 90_000;
 
-async fn open_plan(store: &dyn ObjectStore, keys: &dyn DataKeys, operation: &Operation) -> Result<BackupPlan> {
-    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::BackupPlan(operation.backup_place()?)).await
+async fn open_plan(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    operation: &Operation,
+) -> Result<BackupPlan> {
+    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::BackupPlan(operation.backup_place()?))
+        .await
 }
 
-async fn open_restore_plan(store: &dyn ObjectStore, keys: &dyn DataKeys, operation: &Operation) -> Result<RestorePlan> {
-    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::RestorePlan(operation.restore_place())).await
+async fn open_restore_plan(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    operation: &Operation,
+) -> Result<RestorePlan> {
+    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::RestorePlan(operation.restore_place()))
+        .await
 }
 
 /// Opens the manifest of a backup and checks it.
-pub async fn open_manifest(store: &dyn ObjectStore, keys: &dyn DataKeys, backup: &Operation) -> Result<Manifest> {
+pub async fn open_manifest(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    backup: &Operation,
+) -> Result<Manifest> {
     let key = ObjectKey::Manifest(backup.backup_place()?);
     let manifest: Manifest = open_sealed(store, keys, backup, ObjectKind::Manifest, key).await?;
     manifest.check()?;
@@ -59,7 +73,11 @@ pub async fn open_manifest(store: &dyn ObjectStore, keys: &dyn DataKeys, backup:
 }
 
 /// Opens the plan of a restore, for showing it.
-pub async fn show_restore_plan(store: &dyn ObjectStore, keys: &dyn DataKeys, restore: &Operation) -> Result<RestorePlan> {
+pub async fn show_restore_plan(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    restore: &Operation,
+) -> Result<RestorePlan> {
     open_restore_plan(store, keys, restore).await
 }
 

@@ -59,7 +59,8 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     let manifest = super::open_manifest(ports.store, ports.keys, &backup).await?;
     if !dry_run {
         let (now, resource) = (ports.clock.now_millis(), operation.resource());
-        operation.fence = Some(ports.catalog.acquire_lease(&resource, &operation, false, now, LEASE_SECONDS).await?);
+        operation.fence =
+            Some(ports.catalog.acquire_lease(&resource, &operation, false, now, LEASE_SECONDS).await?);
     }
     let live = ports.target.namespaces(&operation.database).await?;
     let work = work_items(&manifest, &operation, settings);
@@ -90,19 +91,26 @@ async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Ope
         if backup.database != operation.database {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                format!("restore {:?} from {id}: that is a backup of {:?}", operation.database, backup.database),
+                format!(
+                    "restore {:?} from {id}: that is a backup of {:?}",
+                    operation.database, backup.database
+                ),
             ));
         }
         // Sealed but damaged backups may be asked for by name: the read-back decides.
         return if good(&backup) || backup.backup()?.manifest_sha256.is_some() {
             Ok(backup)
         } else {
-            Err(Error::new(ErrorKind::NotFound, format!("restore {id}: that backup is {} and has no manifest", backup.state)))
+            Err(Error::new(
+                ErrorKind::NotFound,
+                format!("restore {id}: that backup is {} and has no manifest", backup.state),
+            ))
         };
     }
     let has_wanted = |backup: &Operation| {
         backup.collections.is_empty()
-            || (!operation.collections.is_empty() && operation.collections.iter().all(|it| backup.collections.contains(it)))
+            || (!operation.collections.is_empty()
+                && operation.collections.iter().all(|it| backup.collections.contains(it)))
     };
     let all = catalog.operations(OperationKind::Backup, BACKUPS_LOOKED_AT_MAX).await?;
     all.into_iter()
@@ -119,7 +127,11 @@ fn agreed(operation: &Operation, plan: &RestorePlan) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Refused,
-        format!("restore {:?}: it would replace {} live collections or views", operation.database, plan.replaces()),
+        format!(
+            "restore {:?}: it would replace {} live collections or views",
+            operation.database,
+            plan.replaces()
+        ),
     )
     .hint("look at it with --dry-run, then agree with --yes"))
 }
@@ -160,7 +172,8 @@ async fn stage(
     let staging = |number| OwnName::Staging(operation.id, number).to_string();
     for item in plan.items.iter().filter(|item| item.kind != NamespaceKind::View) {
         let entry = manifest.namespaces.iter().find(|entry| entry.namespace.name == item.name);
-        let entry = entry.ok_or_else(|| Error::new(ErrorKind::Internal, "stage a collection the manifest has not"))?;
+        let entry = entry
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "stage a collection the manifest has not"))?;
         target.create(database, &staging(item.number), &creation_options(&entry.namespace)?).await?;
     }
     let now = target.namespaces(database).await?;
@@ -168,7 +181,10 @@ async fn stage(
         let name = staging(item.number);
         item.staging = now.iter().find(|it| it.name == name).and_then(|it| it.uuid);
         if item.staging.is_none() {
-            return Err(Error::new(ErrorKind::Transient, format!("create staging for {:?}: it vanished", item.name)));
+            return Err(Error::new(
+                ErrorKind::Transient,
+                format!("create staging for {:?}: it vanished", item.name),
+            ));
         }
     }
     Ok(())

@@ -21,7 +21,13 @@ pub struct Ports<'a> {
 
 /// Runs the step for operation `id`. `error` and `cause` are what the state machine caught; the failing step's own
 /// words in the catalog are better, where it could still write them.
-pub async fn run(ports: Ports<'_>, kind: OperationKind, id: OperationId, error: &str, cause: &str) -> Result<()> {
+pub async fn run(
+    ports: Ports<'_>,
+    kind: OperationKind,
+    id: OperationId,
+    error: &str,
+    cause: &str,
+) -> Result<()> {
     let mut operation = ports.catalog.operation(kind, id).await?;
     let now = ports.clock.now_millis();
     if !operation.state.is_final() {

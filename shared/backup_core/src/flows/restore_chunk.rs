@@ -56,8 +56,13 @@ impl Restoring {
     }
 
     /// The chunks of a work item, with their collections.
-    pub(super) fn chunks(&self, item: WorkItem) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
-        self.manifest.chunks().filter(move |(_, chunk)| item.ordinals().any(|ordinal| ordinal == chunk.ordinal))
+    pub(super) fn chunks(
+        &self,
+        item: WorkItem,
+    ) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
+        self.manifest
+            .chunks()
+            .filter(move |(_, chunk)| item.ordinals().any(|ordinal| ordinal == chunk.ordinal))
     }
 
     /// The name of the staging collection of a namespace.

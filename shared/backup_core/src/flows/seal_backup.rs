@@ -73,7 +73,8 @@ async fn read_results(
     plan: &BackupPlan,
 ) -> Result<HashMap<u32, ChunkOutcome>> {
     let place = operation.backup_place()?;
-    let ordinals = plan.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(|chunk| chunk.ordinal));
+    let ordinals =
+        plan.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(|chunk| chunk.ordinal));
     stream::iter(ordinals.collect::<Vec<_>>())
         .map(|ordinal| async move {
             let result: ChunkResult = super::read_json(store, ObjectKey::ChunkResult(place, ordinal)).await?;
@@ -83,7 +84,9 @@ async fn read_results(
             if let ChunkOutcome::Captured(captured) = &result.outcome {
                 let size = store.size(ObjectKey::Chunk(place, ordinal, captured.attempt)).await?;
                 if size != Some(captured.stored_bytes) {
-                    return Err(corrupt(format!("seal chunk {ordinal}: its object is missing or has another length")));
+                    return Err(corrupt(format!(
+                        "seal chunk {ordinal}: its object is missing or has another length"
+                    )));
                 }
             }
             Ok((ordinal, result.outcome))
@@ -101,13 +104,15 @@ fn assemble(
     now: &[Namespace],
     sealed_at: String,
 ) -> Result<Manifest> {
-    let by_uuid: HashMap<CollectionUuid, &Namespace> = now.iter().filter_map(|it| Some((it.uuid?, it))).collect();
+    let by_uuid: HashMap<CollectionUuid, &Namespace> =
+        now.iter().filter_map(|it| Some((it.uuid?, it))).collect();
     let mut namespaces = Vec::with_capacity(plan.namespaces.len());
     for planned in &plan.namespaces {
         namespaces.push(assemble_namespace(plan, planned, &mut results, &by_uuid)?);
     }
     namespaces.extend(created_meanwhile(operation, plan, now));
-    let another_time = |chunk: &ManifestChunk| chunk.stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
+    let another_time =
+        |chunk: &ManifestChunk| chunk.stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
     let mosaic = namespaces.iter().any(|namespace| namespace.chunks.iter().any(another_time));
     let manifest = Manifest {
         format: FORMAT_VERSION,
@@ -146,7 +151,11 @@ fn assemble_namespace(
         })?;
         match outcome {
             ChunkOutcome::Captured(stored) => {
-                entry.chunks.push(ManifestChunk { ordinal: chunk.ordinal, range: chunk.range.clone(), stored });
+                entry.chunks.push(ManifestChunk {
+                    ordinal: chunk.ordinal,
+                    range: chunk.range.clone(),
+                    stored,
+                });
             }
             ChunkOutcome::Dropped => dropped = true,
         }
@@ -159,7 +168,9 @@ fn assemble_namespace(
         return Ok(entry);
     }
     if !planned.namespace.unfinished_indexes.is_empty() {
-        entry.notes.push("an index was being built when the backup began: it is not part of the backup".to_owned());
+        entry
+            .notes
+            .push("an index was being built when the backup began: it is not part of the backup".to_owned());
     }
     reconcile(plan, planned, &mut entry, now);
     Ok(entry)
@@ -175,17 +186,26 @@ fn reconcile(
     let read_later = |stored: &Captured| stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
     let later = entry.chunks.iter().any(|chunk| read_later(&chunk.stored));
     if !plan.metadata_is_exact {
-        entry.notes.push("collections or indexes kept changing when T was taken: metadata is of just after T".to_owned());
+        entry.notes.push(
+            "collections or indexes kept changing when T was taken: metadata is of just after T".to_owned(),
+        );
     }
     let Some(uuid) = planned.namespace.uuid else { return };
     match now.get(&uuid) {
-        None if !entry.chunks.is_empty() => entry.notes.push("dropped while the backup ran, after it was read".to_owned()),
+        None if !entry.chunks.is_empty() => {
+            entry.notes.push("dropped while the backup ran, after it was read".to_owned())
+        }
         Some(current) if !current.is_same_state(&planned.namespace) => {
             if later {
-                entry.notes.push("name, options or indexes changed while the backup ran: they are as at its end".to_owned());
+                entry.notes.push(
+                    "name, options or indexes changed while the backup ran: they are as at its end"
+                        .to_owned(),
+                );
                 entry.namespace = (*current).clone();
             } else {
-                entry.notes.push("name, options or indexes changed while the backup ran: they are as at T".to_owned());
+                entry.notes.push(
+                    "name, options or indexes changed while the backup ran: they are as at T".to_owned(),
+                );
             }
         }
         _ => {}
@@ -201,12 +221,16 @@ fn created_meanwhile<'a>(
     let planned: std::collections::HashSet<(Option<CollectionUuid>, &str)> = plan
         .namespaces
         .iter()
-        .map(|it| (it.namespace.uuid, if it.namespace.uuid.is_some() { "" } else { it.namespace.name.as_str() }))
+        .map(|it| {
+            (it.namespace.uuid, if it.namespace.uuid.is_some() { "" } else { it.namespace.name.as_str() })
+        })
         .collect();
     now.iter()
         .filter(|_| operation.collections.is_empty())
         .filter(|it| OwnName::parse(&it.name).is_none())
-        .filter(move |it| !planned.contains(&(it.uuid, if it.uuid.is_some() { "" } else { it.name.as_str() })))
+        .filter(move |it| {
+            !planned.contains(&(it.uuid, if it.uuid.is_some() { "" } else { it.name.as_str() }))
+        })
         .filter(|it| !plan.namespaces.iter().any(|planned| planned.namespace.name == it.name))
         .map(|it| ManifestNamespace {
             namespace: it.clone(),

@@ -27,7 +27,9 @@ pub(super) async fn carry_out(
 ) -> Result<()> {
     match step {
         SwapStep::Rename { from, to } => target.rename(database, from, to).await,
-        SwapStep::DropView(name) | SwapStep::DropTimeseries(name) => target.drop_namespace(database, name).await,
+        SwapStep::DropView(name) | SwapStep::DropTimeseries(name) => {
+            target.drop_namespace(database, name).await
+        }
         SwapStep::CreateView(name, options) => target.create(database, name, options).await,
         SwapStep::FillTimeseries { name, options, staging } => {
             target.create(database, name, options).await?;
@@ -69,7 +71,8 @@ async fn fill_timeseries(
 }
 
 fn all_of(database: &str, namespace: &Namespace) -> Result<ChunkRead> {
-    let uuid = namespace.uuid.ok_or_else(|| Error::new(ErrorKind::Internal, "read a collection without a UUID"))?;
+    let uuid =
+        namespace.uuid.ok_or_else(|| Error::new(ErrorKind::Internal, "read a collection without a UUID"))?;
     Ok(ChunkRead {
         database: database.to_owned(),
         name: namespace.documents_name(),

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    BackupPlan, ObjectContext, ObjectKey, ObjectKind, PlannedChunk, PlannedNamespace, seal_json, write_work_items,
-};
 use crate::flows::LEASE_SECONDS;
+use crate::format::{
+    BackupPlan, ObjectContext, ObjectKey, ObjectKind, PlannedChunk, PlannedNamespace, seal_json,
+    write_work_items,
+};
 use crate::id::{ClusterTime, OperationId};
 use crate::namespace::{Label, Namespace};
 use crate::operation::{Operation, OperationKind, OperationState};
@@ -84,7 +85,8 @@ async fn make_plan(
     let mut next_ordinal = 0_u32..;
     let mut namespaces = Vec::with_capacity(chosen.len());
     for namespace in chosen {
-        namespaces.push(plan_namespace(source, settings, operation, namespace, major, &mut next_ordinal).await?);
+        namespaces
+            .push(plan_namespace(source, settings, operation, namespace, major, &mut next_ordinal).await?);
     }
     Ok(BackupPlan { server_version, cluster_time, metadata_is_exact, namespaces })
 }
@@ -96,8 +98,8 @@ async fn still_metadata(source: &dyn Source, database: &str) -> Result<(Vec<Name
     loop {
         let time = source.cluster_time().await?;
         let after = source.namespaces(database).await?;
-        let still =
-            before.len() == after.len() && before.iter().zip(&after).all(|(left, right)| left.is_same_state(right));
+        let still = before.len() == after.len()
+            && before.iter().zip(&after).all(|(left, right)| left.is_same_state(right));
         tries += 1;
         if still || tries == METADATA_TRIES {
             return Ok((after, time, still));
@@ -118,11 +120,16 @@ async fn choose(source: &dyn Source, operation: &Operation, all: Vec<Namespace>)
     for name in &operation.collections {
         if !all.iter().any(|namespace| namespace.name == *name) {
             let known: Vec<String> = all.iter().map(|namespace| namespace.name.clone()).collect();
-            return Err(Error::new(ErrorKind::NotFound, format!("back up {name:?}: database {database:?} has no such collection"))
-                .hint(format!("collections: {}", list(&known))));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("back up {name:?}: database {database:?} has no such collection"),
+            )
+            .hint(format!("collections: {}", list(&known))));
         }
     }
-    let wanted = |namespace: &Namespace| operation.collections.is_empty() || operation.collections.contains(&namespace.name);
+    let wanted = |namespace: &Namespace| {
+        operation.collections.is_empty() || operation.collections.contains(&namespace.name)
+    };
     Ok(all.into_iter().filter(wanted).collect())
 }
 

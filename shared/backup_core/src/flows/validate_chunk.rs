@@ -32,7 +32,9 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
     for (namespace, chunk) in restoring.chunks(item) {
         super::time_for_a_chunk(ports.clock)?;
         let item = restoring.plan.item(&namespace.namespace.name)?;
-        let staged = item.staging.ok_or_else(|| Error::new(ErrorKind::Internal, "validate a chunk without staging"))?;
+        let staged = item
+            .staging
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "validate a chunk without staging"))?;
         let read = staged_read(&restoring, namespace, chunk, staged)?;
         let (documents, hash) = count_and_hash(ports.target.read(&read).await?).await?;
         compare(namespace, chunk, documents, hash)?;
@@ -70,14 +72,25 @@ pub(super) async fn count_and_hash(mut stream: Box<dyn DocumentStream>) -> Resul
     Ok((documents, hash))
 }
 
-fn compare(namespace: &ManifestNamespace, chunk: &ManifestChunk, documents: u64, hash: DocumentHash) -> Result<()> {
+fn compare(
+    namespace: &ManifestNamespace,
+    chunk: &ManifestChunk,
+    documents: u64,
+    hash: DocumentHash,
+) -> Result<()> {
     let name = &namespace.namespace.name;
     let differs = |what: String| {
-        Err(Error::new(ErrorKind::ValidationFailed, format!("validate {name:?}, chunk {}: {what}", chunk.ordinal))
-            .hint("the restored documents are not the ones that were backed up; nothing was swapped in"))
+        Err(Error::new(
+            ErrorKind::ValidationFailed,
+            format!("validate {name:?}, chunk {}: {what}", chunk.ordinal),
+        )
+        .hint("the restored documents are not the ones that were backed up; nothing was swapped in"))
     };
     if documents != chunk.stored.documents {
-        return differs(format!("{documents} documents were restored, {} were backed up", chunk.stored.documents));
+        return differs(format!(
+            "{documents} documents were restored, {} were backed up",
+            chunk.stored.documents
+        ));
     }
     if hash != chunk.stored.document_hash {
         return differs("a restored document differs".to_owned());

@@ -28,7 +28,9 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
     let place = operation.backup_place()?;
     let manifest = super::open_manifest(ports.store, ports.keys, &operation).await?;
     let mut verified = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
-    for (namespace, chunk) in manifest.chunks().filter(|(_, chunk)| item.ordinals().any(|it| it == chunk.ordinal)) {
+    for (namespace, chunk) in
+        manifest.chunks().filter(|(_, chunk)| item.ordinals().any(|it| it == chunk.ordinal))
+    {
         super::time_for_a_chunk(ports.clock)?;
         read_chunk(ports.store, ports.keys, place, (&manifest, namespace, chunk), |_| async { Ok(()) })
             .await

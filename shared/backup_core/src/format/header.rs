@@ -115,8 +115,11 @@ impl ObjectContext {
     fn from_bytes(mut bytes: &[u8]) -> Result<Self> {
         let version = u16::from_be_bytes(take(&mut bytes)?);
         if version != FORMAT_VERSION {
-            return Err(Error::new(ErrorKind::Unsupported, format!("read an object of format version {version}"))
-                .hint("this release reads version 1; a newer Nightsafe wrote it"));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("read an object of format version {version}"),
+            )
+            .hint("this release reads version 1; a newer Nightsafe wrote it"));
         }
         let [kind] = take(&mut bytes)?;
         let kind = ObjectKind::from_byte(kind).ok_or_else(|| corrupt("read a header: unknown kind"))?;
@@ -157,7 +160,8 @@ pub struct Header {
 
 impl Header {
     /// The longest possible header, in bytes: enough to fetch for reading one.
-    pub const BYTES_MAX: u64 = (8 + 2 + CONTEXT_FIXED_BYTES + SourceName::LENGTH_MAX + 2 + WRAPPED_KEY_BYTES_MAX) as u64;
+    pub const BYTES_MAX: u64 =
+        (8 + 2 + CONTEXT_FIXED_BYTES + SourceName::LENGTH_MAX + 2 + WRAPPED_KEY_BYTES_MAX) as u64;
 
     /// The header's bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
@@ -178,7 +182,10 @@ impl Header {
         if take::<8>(&mut rest)? != *MAGIC {
             return Err(corrupt("read a header: this is not an object of Nightsafe"));
         }
-        let context = ObjectContext::from_bytes(take_counted(&mut rest, CONTEXT_FIXED_BYTES + SourceName::LENGTH_MAX)?)?;
+        let context = ObjectContext::from_bytes(take_counted(
+            &mut rest,
+            CONTEXT_FIXED_BYTES + SourceName::LENGTH_MAX,
+        )?)?;
         let wrapped_key = take_counted(&mut rest, WRAPPED_KEY_BYTES_MAX)?.to_vec();
         Ok((Self { context, wrapped_key }, object.len() - rest.len()))
     }

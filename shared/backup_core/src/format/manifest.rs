@@ -93,7 +93,11 @@ impl ManifestNamespace {
 
 impl Manifest {
     /// The context a chunk's object is sealed for.
-    pub fn chunk_context(&self, namespace: &ManifestNamespace, chunk: &ManifestChunk) -> Result<ObjectContext> {
+    pub fn chunk_context(
+        &self,
+        namespace: &ManifestNamespace,
+        chunk: &ManifestChunk,
+    ) -> Result<ObjectContext> {
         Ok(ObjectContext {
             kind: ObjectKind::Chunk,
             source: self.source.clone(),
@@ -106,14 +110,18 @@ impl Manifest {
 
     /// Every chunk with its namespace, in the order of their numbers.
     pub fn chunks(&self) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
-        self.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(move |chunk| (namespace, chunk)))
+        self.namespaces
+            .iter()
+            .flat_map(|namespace| namespace.chunks.iter().map(move |chunk| (namespace, chunk)))
     }
 
     /// Sums over all chunks.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let captured = self.namespaces.iter().filter(|namespace| namespace.label != Label::NotCaptured).count();
-        let mut totals = Totals { namespaces: u64::try_from(captured).unwrap_or(u64::MAX), ..Totals::default() };
+        let captured =
+            self.namespaces.iter().filter(|namespace| namespace.label != Label::NotCaptured).count();
+        let mut totals =
+            Totals { namespaces: u64::try_from(captured).unwrap_or(u64::MAX), ..Totals::default() };
         for (_, chunk) in self.chunks() {
             totals.chunks += 1;
             totals.documents += chunk.stored.documents;
@@ -126,7 +134,10 @@ impl Manifest {
     /// Checks what must hold of every manifest, before it is written and after it was read.
     pub fn check(&self) -> Result<()> {
         if self.format != FORMAT_VERSION {
-            return Err(Error::new(ErrorKind::Unsupported, format!("read a manifest of format {}", self.format)));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("read a manifest of format {}", self.format),
+            ));
         }
         let mut seen = std::collections::HashSet::new();
         for namespace in &self.namespaces {

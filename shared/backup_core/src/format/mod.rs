@@ -11,5 +11,7 @@ pub use chunk_result::{Captured, ChunkOutcome, ChunkResult, VerifiedChunks};
 pub use header::{FORMAT_VERSION, Header, ObjectContext, ObjectKind};
 pub use manifest::{Consistency, Manifest, ManifestChunk, ManifestNamespace};
 pub use object_key::{BackupPlace, ObjectKey, RestorePlace};
-pub use plan_file::{BackupPlan, PlannedChunk, PlannedNamespace, WorkItem, read_work_items, write_work_items};
+pub use plan_file::{
+    BackupPlan, PlannedChunk, PlannedNamespace, WorkItem, read_work_items, write_work_items,
+};
 pub use sealed_json::{open_json, seal_json};

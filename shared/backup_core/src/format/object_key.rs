@@ -85,7 +85,8 @@ impl RestorePlace {
 fn date(id: OperationId, form: &str) -> Result<String> {
     let millis = i64::try_from(id.requested_millis()).ok();
     let time = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
-    let time = time.ok_or_else(|| Error::new(ErrorKind::Invalid, "place an operation of an impossible date"))?;
+    let time =
+        time.ok_or_else(|| Error::new(ErrorKind::Invalid, "place an operation of an impossible date"))?;
     Ok(time.to_zoned(TimeZone::UTC).strftime(form).to_string())
 }
 
@@ -109,7 +110,10 @@ mod tests {
         };
         check(ObjectKey::Manifest(place(Trigger::Automated)), "automated/2026-11-22/ID/manifest.json.sealed");
         check(ObjectKey::BackupWork(place(Trigger::Manual)), "manual/2026-11-22-0200/ID/plan.jsonl");
-        check(ObjectKey::ChunkResult(place(Trigger::Manual), 12), "manual/2026-11-22-0200/ID/results/12.json");
+        check(
+            ObjectKey::ChunkResult(place(Trigger::Manual), 12),
+            "manual/2026-11-22-0200/ID/results/12.json",
+        );
         check(ObjectKey::RestorePlan(RestorePlace(id(1))), "restores/2026-11-22/ID/plan.sealed");
         assert!(ObjectKey::RestorePlan(RestorePlace(OperationId::from_bytes([0xff; 16]))).to_path().is_err());
     }

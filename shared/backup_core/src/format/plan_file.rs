@@ -56,7 +56,9 @@ impl BackupPlan {
             .iter()
             .flat_map(|namespace| namespace.chunks.iter().map(move |chunk| (namespace, chunk)))
             .find(|(_, chunk)| chunk.ordinal == ordinal)
-            .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("find chunk {ordinal}: the plan has no such chunk")))
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Invalid, format!("find chunk {ordinal}: the plan has no such chunk"))
+            })
     }
 
     /// How many chunks there are.

@@ -28,9 +28,10 @@ pub fn capture(namespace: &Namespace, major: u32) -> Capture {
         (NamespaceKind::Timeseries, ..) => {
             with(Label::BaseOnly, Some("a time-series collection: no change stream brings its measurements"))
         }
-        (NamespaceKind::Collection, ..) if namespace.is_capped() && major < 8 => {
-            with(Label::Fuzzy, Some("a capped collection: servers before 8.0 refuse to read it at an instant"))
-        }
+        (NamespaceKind::Collection, ..) if namespace.is_capped() && major < 8 => with(
+            Label::Fuzzy,
+            Some("a capped collection: servers before 8.0 refuse to read it at an instant"),
+        ),
         (NamespaceKind::Collection, ..) => with(Label::Exact, None),
     }
 }

@@ -96,7 +96,8 @@ mod tests {
     fn an_expiry_waits_until_documents_are_validated() {
         let ttl = rawdoc! { "v": 2, "key": { "at": 1 }, "name": "at_1", "expireAfterSeconds": 60, "partialFilterExpression": { "x": 1 } };
         let id = rawdoc! { "v": 2, "key": { "_id": 1 }, "name": "_id_" };
-        let namespace = namespace(rawdoc! { "expireAfterSeconds": 9_i64, "validator": { "a": 1 } }, vec![id, ttl]);
+        let namespace =
+            namespace(rawdoc! { "expireAfterSeconds": 9_i64, "validator": { "a": 1 } }, vec![id, ttl]);
         assert!(same_fields(&creation_options(&namespace).unwrap(), &rawdoc! { "validator": { "a": 1 } }));
         let specs = index_specs(&namespace).unwrap();
         assert_eq!(specs.len(), 1);
@@ -115,7 +116,8 @@ mod tests {
     fn a_simple_index_of_a_collated_collection_stays_simple() {
         let simple = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_1" };
         let german = rawdoc! { "v": 2, "key": { "a": 1 }, "name": "a_de", "collation": { "locale": "de" } };
-        let collated = namespace(rawdoc! { "collation": { "locale": "de" } }, vec![simple.clone(), german.clone()]);
+        let collated =
+            namespace(rawdoc! { "collation": { "locale": "de" } }, vec![simple.clone(), german.clone()]);
         let specs = index_specs(&collated).unwrap();
         assert_eq!(specs[0].get_document("collation").unwrap(), &*rawdoc! { "locale": "simple" });
         assert_eq!(specs[1], german);

@@ -97,13 +97,19 @@ mod tests {
             (0, 1_000_000, 1),
             (u64::MAX, u64::MAX, 32_768),
         ] {
-            assert_eq!(parts(SizeHint { documents, bytes }, 1000), expected, "{documents} documents, {bytes} bytes");
+            assert_eq!(
+                parts(SizeHint { documents, bytes }, 1000),
+                expected,
+                "{documents} documents, {bytes} bytes"
+            );
         }
     }
 
     #[test]
     fn samples_stay_cheap_for_the_server_where_they_can() {
-        for (parts, documents, expected) in [(8, 1_600_000, 800), (8, 10_000, 500), (20, 100, 60), (30_000, u64::MAX, 200_000)] {
+        for (parts, documents, expected) in
+            [(8, 1_600_000, 800), (8, 10_000, 500), (20, 100, 60), (30_000, u64::MAX, 200_000)]
+        {
             assert_eq!(samples(parts, SizeHint { documents, bytes: 0 }), expected);
         }
     }

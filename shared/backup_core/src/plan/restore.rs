@@ -125,12 +125,18 @@ pub fn plan(
     let wanted = |name: &str| collections.is_empty() || collections.iter().any(|wanted| wanted == name);
     for name in collections {
         if !manifest.namespaces.iter().any(|namespace| namespace.namespace.name == *name) {
-            return Err(Error::new(ErrorKind::NotFound, format!("restore {name:?}: not in backup {}", manifest.backup))
-                .hint(format!("`nightsafe show {}` lists what is in it", manifest.backup)));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("restore {name:?}: not in backup {}", manifest.backup),
+            )
+            .hint(format!("`nightsafe show {}` lists what is in it", manifest.backup)));
         }
     }
-    let live: HashMap<&str, &Namespace> =
-        live.iter().filter(|it| OwnName::parse(&it.name).is_none()).map(|it| (it.name.as_str(), it)).collect();
+    let live: HashMap<&str, &Namespace> = live
+        .iter()
+        .filter(|it| OwnName::parse(&it.name).is_none())
+        .map(|it| (it.name.as_str(), it))
+        .collect();
     let mut plan = RestorePlan {
         backup: manifest.backup,
         database: manifest.database.clone(),
@@ -146,7 +152,8 @@ pub fn plan(
         let name = &entry.namespace.name;
         if entry.label == Label::NotCaptured {
             let reason = entry.reason.clone().unwrap_or_default();
-            plan.left_out.push(LeftOut { name: name.clone(), reason: format!("not in the backup: {reason}") });
+            plan.left_out
+                .push(LeftOut { name: name.clone(), reason: format!("not in the backup: {reason}") });
             continue;
         }
         let in_the_way = live.get(name.as_str()).map(|namespace| Live::of(namespace));
@@ -169,7 +176,8 @@ pub fn plan(
         extras.sort_by(|left, right| left.name.cmp(&right.name));
         for extra in extras {
             if extra.kind == NamespaceKind::Timeseries {
-                let reason = "live, not in the backup, and a time-series collection cannot be moved aside".to_owned();
+                let reason =
+                    "live, not in the backup, and a time-series collection cannot be moved aside".to_owned();
                 plan.left_out.push(LeftOut { name: extra.name.clone(), reason });
             } else if !extra.name.starts_with("system.") {
                 let number = numbers.next().unwrap_or(u32::MAX);
@@ -219,7 +227,12 @@ pub enum SwapStep {
 }
 
 /// The steps that are left to make the restored state live, given what is there now. None are left once it is.
-pub fn swap_steps(restore: OperationId, plan: &RestorePlan, manifest: &Manifest, now: &[Namespace]) -> Result<Vec<SwapStep>> {
+pub fn swap_steps(
+    restore: OperationId,
+    plan: &RestorePlan,
+    manifest: &Manifest,
+    now: &[Namespace],
+) -> Result<Vec<SwapStep>> {
     let here: HashMap<&str, &Namespace> = now.iter().map(|it| (it.name.as_str(), it)).collect();
     let mut steps = Vec::new();
     for item in &plan.items {
@@ -228,7 +241,8 @@ pub fn swap_steps(restore: OperationId, plan: &RestorePlan, manifest: &Manifest,
         let options = &backed_up(manifest, &item.name)?.options;
         let (is_done, put_live) = match item.kind {
             NamespaceKind::View => {
-                let same = |it: &Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, options);
+                let same =
+                    |it: &Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, options);
                 (live.is_some_and(same), SwapStep::CreateView(item.name.clone(), options.clone()))
             }
             NamespaceKind::Collection => {
@@ -237,20 +251,28 @@ pub fn swap_steps(restore: OperationId, plan: &RestorePlan, manifest: &Manifest,
             }
             NamespaceKind::Timeseries => {
                 // Complete once its staging is gone: that is dropped after the buckets were proved to be there.
-                let is_done = live.is_some_and(|it| it.kind == item.kind) && !here.contains_key(staging.as_str());
+                let is_done =
+                    live.is_some_and(|it| it.kind == item.kind) && !here.contains_key(staging.as_str());
                 let name = item.name.clone();
-                (is_done, SwapStep::FillTimeseries { name, options: options.clone(), staging: staging.clone() })
+                (
+                    is_done,
+                    SwapStep::FillTimeseries { name, options: options.clone(), staging: staging.clone() },
+                )
             }
         };
         if is_done {
             continue;
         }
         if item.kind != NamespaceKind::View && !here.contains_key(staging.as_str()) {
-            return Err(Error::new(ErrorKind::ValidationFailed, format!("swap in {:?}: its staging vanished", item.name))
-                .hint("somebody dropped or renamed it; start the restore again"));
+            return Err(Error::new(
+                ErrorKind::ValidationFailed,
+                format!("swap in {:?}: its staging vanished", item.name),
+            )
+            .hint("somebody dropped or renamed it; start the restore again"));
         }
         match live {
-            Some(live) if live.kind == NamespaceKind::Timeseries && item.kind == NamespaceKind::Timeseries => {}
+            Some(live)
+                if live.kind == NamespaceKind::Timeseries && item.kind == NamespaceKind::Timeseries => {}
             Some(live) => {
                 if item.live.as_ref().is_none_or(|planned| planned.uuid != live.uuid) {
                     return Err(changed_meanwhile(&item.name));
@@ -272,8 +294,11 @@ pub fn swap_steps(restore: OperationId, plan: &RestorePlan, manifest: &Manifest,
 }
 
 fn changed_meanwhile(name: &str) -> Error {
-    Error::new(ErrorKind::Refused, format!("swap in {name:?}: what is live under this name is not what was planned for"))
-        .hint("the database changed while the restore ran; start it again")
+    Error::new(
+        ErrorKind::Refused,
+        format!("swap in {name:?}: what is live under this name is not what was planned for"),
+    )
+    .hint("the database changed while the restore ran; start it again")
 }
 
 fn make_way(restore: OperationId, number: u32, name: &str, kind: NamespaceKind) -> Result<SwapStep> {
@@ -321,7 +346,8 @@ pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespac
 
 fn bring_back(here: &HashMap<&str, &Namespace>, name: &str, was: &Live, aside: String) -> Option<SwapStep> {
     if was.kind == NamespaceKind::View {
-        let still = |it: &&Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, &was.options);
+        let still =
+            |it: &&Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, &was.options);
         let there = here.get(name).is_some_and(still);
         return (!there).then(|| SwapStep::CreateView(name.to_owned(), was.options.clone()));
     }

@@ -1,0 +1,76 @@
+//! The real chain: a real mongod, the real template and state machines on a local AWS, the real binaries.
+//!
+//! One cloud serves all tests, one after another, because a source takes one backup at a time.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(clippy::print_stderr, reason = "a test runner's output")]
+#![allow(missing_docs, reason = "the names of tests say what they show")]
+
+mod backups;
+mod bytes;
+mod failures;
+mod fixture;
+mod ports;
+mod restores;
+
+use std::process::ExitCode;
+
+use fixture::Fixture;
+use libtest_mimic::{Arguments, Trial};
+
+type Test = (&'static str, fn(&Fixture));
+
+const TESTS: [Test; 15] = [
+    ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
+    ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
+    ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
+    ("ports::ranges_cover_every_id_of_every_type_once", ports::ranges_cover_every_id_of_every_type_once),
+    ("ports::a_read_at_an_instant_is_exact_or_refused", ports::a_read_at_an_instant_is_exact_or_refused),
+    ("ports::a_wrong_connection_string_is_a_clear_error", ports::a_wrong_connection_string_is_a_clear_error),
+    ("backups::two_at_once_and_force", backups::two_at_once_and_force),
+    ("backups::wrong_names_are_clear_errors", backups::wrong_names_are_clear_errors),
+    ("restores::a_dropped_database_comes_back_whole", restores::a_dropped_database_comes_back_whole),
+    (
+        "restores::one_collection_comes_back_and_the_rest_is_left",
+        restores::one_collection_comes_back_and_the_rest_is_left,
+    ),
+    ("restores::replacing_needs_the_operators_word", restores::replacing_needs_the_operators_word),
+    ("bytes::a_chunk_is_read_without_any_of_our_code", bytes::a_chunk_is_read_without_any_of_our_code),
+    (
+        "bytes::the_oracle_and_we_open_what_the_other_sealed",
+        bytes::the_oracle_and_we_open_what_the_other_sealed,
+    ),
+    ("failures::every_map_of_a_backup_fails_well", failures::every_map_of_a_backup_fails_well),
+    ("failures::every_map_of_a_restore_fails_well", failures::every_map_of_a_restore_fails_well),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let wanted =
+        TESTS.iter().any(|(name, _)| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter)));
+    if arguments.list || !wanted {
+        let trials = TESTS.iter().map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
+        return libtest_mimic::run(&arguments, trials).exit_code();
+    }
+    let fixture = match Fixture::start() {
+        Ok(fixture) => std::sync::Arc::new(fixture),
+        Err(why) => {
+            eprintln!("error: the local cloud did not start: {why:#}");
+            return ExitCode::FAILURE; // a missing server fails the run
+        }
+    };
+    let trials = TESTS.iter().map(|(name, test)| {
+        let (fixture, test) = (fixture.clone(), *test);
+        Trial::test(*name, move || {
+            test(&fixture);
+            Ok(())
+        })
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if let Err(why) = fixture.stop() {
+        eprintln!("error: the local cloud did not stop: {why:#}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,109 @@
+//! The rules of the house, as a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every file that belongs to the project: what git tracks, and what it would.
+fn files(ending: &str) -> Vec<(PathBuf, String)> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(root())
+        .output();
+    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
+    let wanted = listed.lines().filter(|path| path.ends_with(ending)).map(|path| root().join(path));
+    let all: Vec<_> =
+        wanted.filter_map(|path| fs::read_to_string(&path).ok().map(|text| (path, text))).collect();
+    assert!(!all.is_empty(), "no files end in {ending}");
+    all
+}
+
+fn check(ending: &str, rule: impl Fn(&Path, &str) -> Option<String>) {
+    let broken: Vec<String> = files(ending)
+        .iter()
+        .filter_map(|(path, text)| rule(path, text).map(|what| format!("{}: {what}", path.display())))
+        .collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+#[test]
+fn a_file_has_one_subject() {
+    const LINES_MAX: usize = 500;
+    check(".rs", |_, text| {
+        let lines = text.lines().count();
+        (lines > LINES_MAX).then(|| format!("{lines} lines, more than {LINES_MAX}: split it"))
+    });
+}
+
+#[test]
+fn a_file_opens_with_its_purpose() {
+    check(".rs", |_, text| {
+        (!text.starts_with("//!")).then(|| "begin with a //! line that says why it exists".into())
+    });
+}
+
+#[test]
+fn nothing_is_left_for_later_without_an_issue() {
+    // Spelled in pieces, so that this file keeps its own rule.
+    let words =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!(")];
+    check(".rs", |_, text| {
+        let bad =
+            text.lines().find(|line| words.iter().any(|word| line.contains(word)) && !line.contains('#'));
+        bad.map(|line| format!("left for later: {}", line.trim()))
+    });
+}
+
+#[test]
+fn no_module_is_a_drawer() {
+    check(".rs", |path, _| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        ["util", "utils", "helper", "helpers", "common", "misc", "manager"]
+            .contains(&name)
+            .then(|| "name it by its subject".into())
+    });
+}
+
+/// One word for a step: its file, its state, its function's handler and its sample event.
+#[test]
+fn a_step_has_one_word() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).unwrap();
+    let main = fs::read_to_string(root().join("functions/lambdas/src/main.rs")).unwrap();
+    let machines = ["protect", "restore"]
+        .map(|name| fs::read_to_string(root().join(format!("infra/statemachines/{name}.asl.json"))).unwrap());
+    let steps: Vec<&str> =
+        template.lines().filter_map(|line| line.trim().strip_prefix("Handler: ")).collect();
+    assert_eq!(steps.len(), 12);
+    for step in steps {
+        let file = step.replace('-', "_");
+        assert!(root().join(format!("functions/lambdas/src/{file}.rs")).exists(), "{step} has no file");
+        assert!(
+            root().join(format!("shared/backup_core/src/flows/{file}.rs")).exists(),
+            "{step} has no flow"
+        );
+        assert!(root().join(format!("events/{step}.json")).exists(), "{step} has no sample event");
+        assert!(main.contains(&format!("\"{step}\" => {file}::handle")), "{step} is not called");
+        assert!(
+            machines.iter().any(|machine| machine.contains(&format!("\"{step}\": {{"))),
+            "{step} is no state"
+        );
+    }
+}
+
+#[test]
+fn the_core_knows_no_outside() {
+    let manifest = fs::read_to_string(root().join("shared/backup_core/Cargo.toml")).unwrap();
+    for outside in ["aws", "mongodb", "lambda"] {
+        assert!(!manifest.contains(outside), "backup_core depends on {outside}");
+    }
+    check(".rs", |path, text| {
+        let core = path.to_str().unwrap().contains("backup_core/src");
+        let knows =
+            ["SystemTime::now", "std::env::var", "Instant::now"].into_iter().find(|word| text.contains(word));
+        knows.filter(|_| core).map(|word| format!("the core uses {word}"))
+    });
+}
