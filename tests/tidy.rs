@@ -1,5 +1,7 @@
 //! The rules of the house, as a test.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -106,4 +108,45 @@ fn the_core_knows_no_outside() {
             ["SystemTime::now", "std::env::var", "Instant::now"].into_iter().find(|word| text.contains(word));
         knows.filter(|_| core).map(|word| format!("the core uses {word}"))
     });
+}
+
+/// The local AWS takes any definition, so this is where a wrong one is found.
+#[test]
+fn the_state_machines_are_sound() {
+    for (path, text) in files(".asl.json") {
+        let machine: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(machine["TimeoutSeconds"].as_u64().is_some(), "{}: no time limit", path.display());
+        check_states(&path, &machine);
+    }
+}
+
+fn check_states(path: &Path, machine: &serde_json::Value) {
+    let states = machine["States"].as_object().unwrap();
+    let told = |name: &str, what: &str| panic!("{}: state {name}: {what}", path.display());
+    let exists =
+        |target: &serde_json::Value| target.as_str().is_some_and(|target| states.contains_key(target));
+    assert!(exists(&machine["StartAt"]), "{}: StartAt", path.display());
+    for (name, state) in states {
+        let kind = state["Type"].as_str().unwrap();
+        let ends = state["End"] == true || matches!(kind, "Succeed" | "Fail" | "Choice");
+        if !ends && !exists(&state["Next"]) {
+            told(name, "it leads nowhere");
+        }
+        let choices = state["Choices"].as_array().into_iter().flatten().map(|choice| &choice["Next"]);
+        let catches = state["Catch"].as_array().into_iter().flatten().map(|catch| &catch["Next"]);
+        if !choices.chain(catches).chain(state.get("Default")).all(exists) {
+            told(name, "it refers to a state that is not there");
+        }
+        if kind == "Task" && (state["TimeoutSeconds"].is_null() || state["Retry"].is_null()) {
+            told(name, "a task needs a time limit and retries");
+        }
+        let top_level = machine.get("TimeoutSeconds").is_some();
+        if top_level && matches!(kind, "Task" | "Map") && state["Catch"].is_null() && name != "raise-alert" {
+            told(name, "a failure here would not be told");
+        }
+        if kind == "Map" {
+            assert_eq!(state["ToleratedFailurePercentage"], 0, "{name}");
+            check_states(path, &state["ItemProcessor"]);
+        }
+    }
 }

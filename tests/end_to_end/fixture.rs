@@ -105,11 +105,11 @@ impl Fixture {
     }
 
     pub(crate) fn stack(&self, output: &str) -> String {
-        let stack = self.run(async { Stack::find(&self.sdk().await, self.cloud.stack()).await }).unwrap();
+        let stack = self.run(async { Stack::find(&self.sdk(), self.cloud.stack()).await }).unwrap();
         stack.output(output).unwrap().to_owned()
     }
 
-    pub(crate) async fn sdk(&self) -> Sdk {
+    pub(crate) fn sdk(&self) -> Sdk {
         Sdk::from_config(self.config.clone())
     }
 

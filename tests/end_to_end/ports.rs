@@ -17,19 +17,19 @@ use crate::fixture::Fixture;
 
 pub(crate) fn the_bucket_keeps_its_contract(fixture: &Fixture) {
     let bucket = fixture.stack("Bucket");
-    fixture.run(async { contract::object_store(&S3ObjectStore::new(&fixture.sdk().await, bucket)).await });
+    fixture.run(async { contract::object_store(&S3ObjectStore::new(&fixture.sdk(), bucket)).await });
 }
 
 pub(crate) fn the_key_service_keeps_its_contract(fixture: &Fixture) {
     let key = fixture.stack("Key");
-    fixture.run(async { contract::data_keys(&KmsDataKeys::new(&fixture.sdk().await, key)).await });
+    fixture.run(async { contract::data_keys(&KmsDataKeys::new(&fixture.sdk(), key)).await });
 }
 
 pub(crate) fn the_catalog_keeps_its_contract(fixture: &Fixture) {
     let (rows, audit) = (fixture.stack("CatalogTable"), fixture.stack("AuditTable"));
     fixture.run(async {
         let source = "contract".parse().unwrap();
-        let catalog = DynamoCatalog::new(&fixture.sdk().await, rows, audit, source);
+        let catalog = DynamoCatalog::new(&fixture.sdk(), rows, audit, source);
         contract::catalog_rows(&catalog).await;
         contract::catalog_leases(&catalog).await;
         contract::catalog_audit(&catalog).await;

@@ -44,10 +44,10 @@ impl Environment {
     }
 
     async fn cluster(&self, secret: &str) -> Result<Cluster> {
-        Cluster::connect(&*connection_string(&self.sdk, &variable(secret)?).await?).await
+        Cluster::connect(&connection_string(&self.sdk, &variable(secret)?).await?).await
     }
 
-    pub(crate) fn settings(&self) -> Result<Settings> {
+    pub(crate) fn settings() -> Result<Settings> {
         Settings::default().with_chunk_target(&variable("NIGHTSAFE_CHUNK_TARGET_BYTES")?)
     }
 }

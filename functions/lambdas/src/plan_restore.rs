@@ -5,6 +5,7 @@ use backup_core::id::OperationId;
 use backup_core::operation::OperationKind;
 use serde_json::Value;
 
+use crate::environment::Environment;
 use crate::events::{OperationEvent, parse};
 use crate::invocation::{Invocation, StepError, of};
 
@@ -20,6 +21,6 @@ async fn step(invocation: &Invocation<'_>, operation: OperationId) -> backup_cor
     let clock = &invocation.clock;
     let ports =
         Ports { target: &target, store: &store, keys: &keys, catalog: &catalog, alerts: &alerts, clock };
-    let planned = run(ports, &environment.settings()?, operation).await?;
+    let planned = run(ports, &Environment::settings()?, operation).await?;
     Ok(serde_json::json!(planned))
 }

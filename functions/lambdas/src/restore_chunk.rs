@@ -6,6 +6,7 @@ use backup_core::id::OperationId;
 use backup_core::operation::OperationKind;
 use serde_json::Value;
 
+use crate::environment::Environment;
 use crate::events::{ItemEvent, parse};
 use crate::invocation::{Invocation, StepError, of};
 
@@ -24,6 +25,6 @@ async fn step(
     let (keys, catalog) = (environment.keys()?, environment.catalog()?);
     let ports =
         Ports { target: &target, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
-    run(ports, &environment.settings()?, operation, item).await?;
+    run(ports, &Environment::settings()?, operation, item).await?;
     Ok(Value::Null)
 }

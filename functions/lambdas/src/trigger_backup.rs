@@ -5,6 +5,7 @@ use backup_core::id::OperationId;
 use backup_core::operation::OperationKind;
 use serde_json::Value;
 
+use crate::environment::Environment;
 use crate::events::{OperationEvent, parse};
 use crate::invocation::{Invocation, StepError, of};
 
@@ -19,6 +20,6 @@ async fn step(invocation: &Invocation<'_>, operation: OperationId) -> backup_cor
     let (keys, catalog) = (environment.keys()?, environment.catalog()?);
     let ports =
         Ports { source: &source, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
-    let triggered = run(ports, &environment.settings()?, operation).await?;
+    let triggered = run(ports, &Environment::settings()?, operation).await?;
     Ok(serde_json::json!(triggered))
 }

@@ -134,7 +134,8 @@ impl Cloud {
     /// What a shell needs to use this cloud.
     #[must_use]
     pub fn exports(&self) -> String {
-        self.environment().into_iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect()
+        let lines = self.environment().map(|(name, value)| format!("export {name}='{value}'\n"));
+        lines.concat()
     }
 
     /// The same as names and values, for starting a command.

@@ -53,13 +53,12 @@ async fn run(command: Command) -> Result<()> {
     let directory: PathBuf = Cloud::default_directory();
     match command {
         Command::Up { history_seconds, chunk_target_bytes } => {
-            let cloud = match Cloud::find(&directory) {
-                Some(cloud) => cloud,
-                None => {
-                    Cloud::stop_in(&directory)?; // what is left of one that died
-                    let options = CloudOptions { history_seconds, chunk_target_bytes };
-                    Cloud::start(&directory, &options, |phase| say(&format!("… {phase}"))).await?
-                }
+            let cloud = if let Some(cloud) = Cloud::find(&directory) {
+                cloud
+            } else {
+                Cloud::stop_in(&directory)?; // what is left of one that died
+                let options = CloudOptions { history_seconds, chunk_target_bytes };
+                Cloud::start(&directory, &options, |phase| say(&format!("… {phase}"))).await?
             };
             print!("{}\n{}", cloud.description(), cloud.exports());
             println!("\n# in a shell:  source {}/env", directory.display());

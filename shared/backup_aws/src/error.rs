@@ -9,6 +9,7 @@ pub(crate) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option
 }
 
 /// The SDK's error as ours; `attempted` says what was tried on which object.
+#[expect(clippy::needless_pass_by_value, reason = "shaped for `map_err`")]
 pub(crate) fn told<E, R>(attempted: impl Into<String>, error: SdkError<E, R>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -64,8 +65,9 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
             (ErrorKind::NotFound, Some("a resource of the stack is gone: deploy the template again"))
         }
         "InvalidCiphertextException" | "IncorrectKeyException" => (ErrorKind::Corrupt, None),
-        "BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" => (ErrorKind::Transient, None),
-        "InternalError"
+        "BadDigest"
+        | "XAmzContentSHA256Mismatch"
+        | "InternalError"
         | "InternalServerError"
         | "InternalFailure"
         | "ServiceUnavailable"

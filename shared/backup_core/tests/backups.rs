@@ -1,5 +1,7 @@
 //! Backups over ports in memory: exact, repeatable, and whole or not at all.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use backup_core::audit::AuditStatus;
@@ -10,7 +12,7 @@ use backup_core::format::{Consistency, Manifest, ObjectKey};
 use backup_core::id::OperationId;
 use backup_core::namespace::Label;
 use backup_core::operation::{OperationKind, OperationState};
-use backup_core::ports::{Catalog, ObjectStore, Resource};
+use backup_core::ports::{Catalog, ObjectStore, Resource, Target};
 use backup_testkit::Faults;
 use backup_testkit::fixture::{DATABASE, Step, World, lead};
 use bson::rawdoc;
@@ -93,7 +95,6 @@ async fn what_happens_to_collections_meanwhile_is_told() {
     world.cluster.fill("again", [lead(1)]);
     let id = world.request_backup(false).await;
     world.step(&Faults::none(), id, Step::TriggerBackup).await.unwrap();
-    use backup_core::ports::Target;
     world.cluster.drop_namespace(DATABASE, "doomed").await.unwrap();
     world.cluster.rename(DATABASE, "moved", "moved2").await.unwrap();
     world.cluster.drop_namespace(DATABASE, "again").await.unwrap();

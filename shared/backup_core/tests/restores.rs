@@ -1,5 +1,7 @@
 //! Restores over ports in memory: exact or not at all, and what was live is never lost.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use backup_core::audit::AuditStatus;
 use backup_core::error::ErrorKind;
 use backup_core::namespace::OwnName;

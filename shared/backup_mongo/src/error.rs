@@ -16,7 +16,7 @@ const DENIED: [i32; 3] = [13, 18, 8000];
 /// Elections, shutdowns, timeouts and conflicts.
 const TRANSIENT: [i32; 16] =
     [6, 7, 50, 89, 91, 112, 133, 189, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436];
-/// DuplicateKey and DocumentValidationFailure: their messages quote documents.
+/// `DuplicateKey` and `DocumentValidationFailure`: their messages quote documents.
 const QUOTES_DOCUMENTS: [i32; 2] = [11000, 121];
 
 /// Codes that single callers look at.

@@ -48,7 +48,7 @@ async fn list_collections(cluster: &Cluster, database: &str) -> Result<Vec<Names
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(|why| told(attempted(), &why))?;
         for entry in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-            let entry = entry.ok().and_then(|entry| entry.as_document());
+            let entry = entry.ok().and_then(bson::RawBsonRef::as_document);
             let namespace = entry.and_then(read_entry);
             all.push(namespace.ok_or_else(|| {
                 Error::new(ErrorKind::Unsupported, attempted()).because("an entry is not understood")
@@ -100,7 +100,7 @@ async fn with_indexes(
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(|why| told(attempted(), &why))?;
         for index in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-            let Some(index) = index.ok().and_then(|index| index.as_document()) else { continue };
+            let Some(index) = index.ok().and_then(bson::RawBsonRef::as_document) else { continue };
             match index.get_document("spec") {
                 Ok(spec) if index.get("buildUUID").ok().flatten().is_some() => {
                     unfinished.push(spec.get_str("name").unwrap_or_default().to_owned());

@@ -43,7 +43,7 @@ impl DocumentStream for CursorStream {
         let documents = batch.doc_slices().map_err(|why| told(attempted(), &why))?;
         let mut bytes = BytesMut::with_capacity(documents.as_bytes().len());
         for document in documents {
-            let document = document.ok().and_then(|value| value.as_document()).ok_or_else(|| {
+            let document = document.ok().and_then(bson::RawBsonRef::as_document).ok_or_else(|| {
                 Error::new(ErrorKind::Internal, attempted())
                     .because("a batch holds something other than documents")
             })?;
@@ -85,12 +85,11 @@ fn find_command(read: &ChunkRead, batch: u32) -> RawDocumentBuf {
         command.append(cstr!("filter"), range_filter(read));
         command.append(cstr!("hint"), rawdoc! { "_id": 1 });
     }
-    let concern = match read.at {
-        Some(time) => {
-            let at = Timestamp { time: time.seconds, increment: time.ordinal };
-            rawdoc! { "level": "snapshot", "atClusterTime": at }
-        }
-        None => rawdoc! { "level": "majority" },
+    let concern = if let Some(time) = read.at {
+        let at = Timestamp { time: time.seconds, increment: time.ordinal };
+        rawdoc! { "level": "snapshot", "atClusterTime": at }
+    } else {
+        rawdoc! { "level": "majority" }
     };
     command.append(cstr!("readConcern"), concern);
     command

@@ -100,7 +100,7 @@ impl Source for Cluster {
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|why| told(attempted(), &why))?;
             for document in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-                let document = document.ok().and_then(|it| it.as_document());
+                let document = document.ok().and_then(bson::RawBsonRef::as_document);
                 ids.extend(document.map(|it| IdValue::of_document(it.as_bytes())).transpose()?.flatten());
             }
         }

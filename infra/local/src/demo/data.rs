@@ -106,13 +106,15 @@ fn message(numbers: &mut Numbers, n: u64) -> Document {
     }
 }
 
+/// Makes the document with a number.
+type Make = fn(&mut Numbers, u64) -> Document;
+
 /// Fills `database`; `progress` is told how many documents are in.
 pub async fn seed(database: &Database, progress: impl Fn(u64)) -> Result<()> {
     database.drop().await?;
     let mut numbers = Numbers(20_261_122);
     define(database).await?;
     let mut done = 0;
-    type Make = fn(&mut Numbers, u64) -> Document;
     let small: Make = |numbers, n| {
         doc! { "_id": format!("c-{n:04}"), "name": sentence(numbers, 4), "active": numbers.next(2) == 0 }
     };

@@ -1,6 +1,7 @@
 //! `cargo demo`: the main job, on real parts, proved.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command's output")]
+#![allow(clippy::indexing_slicing, reason = "only of JSON values, where it does not panic")]
 
 pub mod data;
 pub mod proof;
@@ -32,7 +33,10 @@ pub async fn run() -> Result<()> {
     phases.begin("start the cloud");
     let cloud = Cloud::start(directory.path(), &options, |what| phases.detail(what)).await?;
     phases.end(String::new());
-    let outcome = story(&cloud, &mut phases).await;
+    let outcome = tokio::select! {
+        outcome = story(&cloud, &mut phases) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the cloud is stopped")),
+    };
     cloud.stop()?;
     outcome?;
     println!("\n{}\nEvery document, option and index is what it was at T.", phases.table());

@@ -141,8 +141,9 @@ impl Opening {
             // Fetching failed; it tells why.
             return Err(Error::new(ErrorKind::Transient, "fetch a chunk: it ended early"));
         }
-        let opener = std::mem::replace(&mut self.opener, Opener::new(MessageKey::default(), Vec::new()));
-        opener.finish(&mut opened)?;
+        // The message ends here: an opener of nothing takes this one's place.
+        std::mem::replace(&mut self.opener, Opener::new(MessageKey::default(), Vec::new()))
+            .finish(&mut opened)?;
         self.decode(&mut opened, batches)?;
         self.give_batches(batches, true)?;
         self.check_end()

@@ -94,7 +94,7 @@ impl Dump<'_> {
         Ok(all
             .iter()
             .find(|it| it.kind != NamespaceKind::View && same(it.uuid))
-            .map(|it| it.documents_name()))
+            .map(super::super::namespace::Namespace::documents_name))
     }
 
     async fn attempt(&self, name: &str, at: Option<ClusterTime>) -> Result<ChunkOutcome> {

@@ -193,7 +193,7 @@ fn reconcile(
     let Some(uuid) = planned.namespace.uuid else { return };
     match now.get(&uuid) {
         None if !entry.chunks.is_empty() => {
-            entry.notes.push("dropped while the backup ran, after it was read".to_owned())
+            entry.notes.push("dropped while the backup ran, after it was read".to_owned());
         }
         Some(current) if !current.is_same_state(&planned.namespace) => {
             if later {

@@ -137,7 +137,7 @@ impl ObjectContext {
         Ok(Self { kind, source, operation, collection, ordinal, cluster_time })
     }
 
-    /// The name and value pairs KMS binds the data key to. No secrets: they stand in CloudTrail in clear.
+    /// The name and value pairs KMS binds the data key to. No secrets: they stand in `CloudTrail` in clear.
     #[must_use]
     pub fn encryption_context(&self) -> [(&'static str, String); 4] {
         [
