@@ -147,19 +147,22 @@ pub enum OwnName {
     Staging(OperationId, u32),
     /// What was live before a restore replaced it.
     Aside(OperationId, u32),
+    /// An empty collection: the mark of a time series that a restore is filling.
+    Filling(OperationId, u32),
 }
 
 impl OwnName {
     const STAGING: &str = "nightsafe.staging.";
     const ASIDE: &str = "nightsafe.aside.";
+    const FILLING: &str = "nightsafe.filling.";
 
     /// Reads a name; `None` if it is not one of ours.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        let (make, rest): (fn(OperationId, u32) -> Self, &str) = match name.strip_prefix(Self::STAGING) {
-            Some(rest) => (Self::Staging, rest),
-            None => (Self::Aside, name.strip_prefix(Self::ASIDE)?),
-        };
+        type Make = fn(OperationId, u32) -> OwnName;
+        let kinds: [(&str, Make); 3] =
+            [(Self::STAGING, Self::Staging), (Self::ASIDE, Self::Aside), (Self::FILLING, Self::Filling)];
+        let (make, rest) = kinds.iter().find_map(|(prefix, make)| Some((make, name.strip_prefix(prefix)?)))?;
         let (id, number) = rest.split_once('.')?;
         Some(make(id.parse().ok()?, number.parse().ok()?))
     }
@@ -170,6 +173,7 @@ impl std::fmt::Display for OwnName {
         match self {
             Self::Staging(id, number) => write!(f, "{}{id}.{number}", Self::STAGING),
             Self::Aside(id, number) => write!(f, "{}{id}.{number}", Self::ASIDE),
+            Self::Filling(id, number) => write!(f, "{}{id}.{number}", Self::FILLING),
         }
     }
 }
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn own_names_are_told_from_users_names() {
         let id = OperationId::generate(1).unwrap();
-        for name in [OwnName::Staging(id, 0), OwnName::Aside(id, 4_000_000)] {
+        for name in [OwnName::Staging(id, 0), OwnName::Aside(id, 4_000_000), OwnName::Filling(id, 1)] {
             assert_eq!(OwnName::parse(&name.to_string()), Some(name));
         }
         for name in ["leads", "nightsafe.staging.x.1", "nightsafe.aside.", "nightsafe.staging"] {

@@ -214,7 +214,7 @@ pub trait DocumentStream: Send {
 /// Reading collections, of the source as of a restore's target.
 #[async_trait]
 pub trait Source: Send + Sync {
-    /// Checks that the server can be backed up (a replica set or a cluster, version 6.0 or newer), and who it is.
+    /// Checks that the server can be backed up (a replica set, version 6.0 or newer), and who it is.
     async fn preflight(&self) -> Result<ServerFacts>;
 
     /// The newest instant a majority of the members has.
@@ -266,8 +266,11 @@ pub trait Target: Source {
     /// Runs `collMod` with these fields.
     async fn modify(&self, database: &str, name: &str, fields: &RawDocumentBuf) -> Result<()>;
 
-    /// Renames within a database; `Conflict` if the new name is taken.
+    /// Renames within a database; `Conflict` if the new name is taken, `SnapshotLost` if there is no `from`.
     async fn rename(&self, database: &str, from: &str, to: &str) -> Result<()>;
+
+    /// Renames within a database, and drops what has the new name, in one atomic step.
+    async fn replace(&self, database: &str, from: &str, to: &str) -> Result<()>;
 
     /// Drops a collection or view; no error if there is none.
     async fn drop_namespace(&self, database: &str, name: &str) -> Result<()>;

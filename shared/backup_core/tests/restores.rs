@@ -242,3 +242,41 @@ async fn a_damaged_chunk_is_never_swapped_in() {
     assert_eq!(failed.kind(), ErrorKind::Corrupt);
     assert_eq!(world.cluster.contents(), before);
 }
+
+/// An application that writes on during the swap re-creates a collection whose name is free for a moment.
+#[tokio::test]
+async fn writers_do_not_break_the_swap() {
+    let original = World::with_data().cluster.contents();
+    for times in 0..6 {
+        let world = damaged().await;
+        for name in ["leads", "messages"] {
+            world.cluster.haunt(name, times);
+        }
+        world.restore(&[]).await.unwrap_or_else(|why| panic!("haunted {times} times: {why}"));
+        assert_eq!(world.cluster.contents(), original, "haunted {times} times");
+    }
+}
+
+/// The same while a swap is taken back.
+#[tokio::test]
+async fn writers_do_not_break_the_way_back() {
+    let mut boundary = 0;
+    loop {
+        let world = damaged().await;
+        let before = world.cluster.contents();
+        for name in ["leads", "messages", "junk"] {
+            world.cluster.haunt(name, 1);
+        }
+        if !run_dying_at(&world, boundary, false).await {
+            break;
+        }
+        let now = world.cluster.contents();
+        let unharmed = |name: &str| now.get(name) == before.get(name);
+        let restored = World::with_data().cluster.contents();
+        assert!(
+            ["leads", "messages", "active"].into_iter().all(unharmed) || now["leads"] == restored["leads"],
+            "killed at {boundary}"
+        );
+        boundary += 1;
+    }
+}

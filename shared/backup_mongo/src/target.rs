@@ -65,6 +65,13 @@ impl Target for Cluster {
         self.command("admin", command, &format!("rename {from:?} to {to:?}")).await.map(|_| ())
     }
 
+    async fn replace(&self, database: &str, from: &str, to: &str) -> Result<()> {
+        self.database(database)?;
+        let (old, new) = (format!("{database}.{from}"), format!("{database}.{to}"));
+        let command = rawdoc! { "renameCollection": old, "to": new, "dropTarget": true };
+        self.command("admin", command, &format!("replace {to:?} by {from:?}")).await.map(|_| ())
+    }
+
     async fn drop_namespace(&self, database: &str, name: &str) -> Result<()> {
         match self.try_command(database, rawdoc! { "drop": name }).await? {
             Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => {

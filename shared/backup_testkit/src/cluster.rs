@@ -35,6 +35,7 @@ struct State {
     oldest: u32,
     created: u64,
     collections: BTreeMap<String, Collection>,
+    haunted: BTreeMap<String, u32>,
 }
 
 /// A cluster with one database (its name does not matter). Clones share it.
@@ -58,6 +59,11 @@ impl MemoryCluster {
     /// Inserts or replaces a document.
     pub fn write(&self, name: &str, document: &RawDocument) {
         self.state.lock().unwrap().write(name, document.as_bytes());
+    }
+
+    /// Lets a writer insert into `name` right after each of the next `times` renames of it to another name.
+    pub fn haunt(&self, name: &str, times: u32) {
+        self.state.lock().unwrap().haunted.insert(name.to_owned(), times);
     }
 
     /// Deletes a document.
@@ -274,7 +280,18 @@ impl Target for MemoryCluster {
         collection.named = state.now;
         to.clone_into(&mut collection.namespace.name);
         state.collections.insert(to.to_owned(), collection);
+        let left = state.haunted.get(from).copied().unwrap_or(0);
+        if left > 0 {
+            state.haunted.insert(from.to_owned(), left - 1);
+            state.create(from, &RawDocumentBuf::new());
+            state.write(from, rawdoc! { "_id": -1, "by": "a writer" }.as_bytes());
+        }
         Ok(())
+    }
+
+    async fn replace(&self, database: &str, from: &str, to: &str) -> Result<()> {
+        self.state.lock().unwrap().collections.remove(to);
+        self.rename(database, from, to).await
     }
 
     async fn drop_namespace(&self, _database: &str, name: &str) -> Result<()> {

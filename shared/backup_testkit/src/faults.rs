@@ -240,6 +240,9 @@ impl<T: Target> Target for Faulty<T> {
     async fn rename(&self, database: &str, from: &str, to: &str) -> Result<()> {
         self.faults.call(self.inner.rename(database, from, to)).await
     }
+    async fn replace(&self, database: &str, from: &str, to: &str) -> Result<()> {
+        self.faults.call(self.inner.replace(database, from, to)).await
+    }
     async fn drop_namespace(&self, database: &str, name: &str) -> Result<()> {
         self.faults.call(self.inner.drop_namespace(database, name)).await
     }

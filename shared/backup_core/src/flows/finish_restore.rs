@@ -10,11 +10,11 @@ use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName, same_fields, same_set};
 use crate::operation::{KeptAside, Operation, OperationKind, OperationState};
 use crate::plan::metadata::{creation_options, expiries, without};
-use crate::plan::restore::{RestorePlan, swap_steps};
+use crate::plan::restore::RestorePlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Target};
 
 use super::restore_chunk::Restoring;
-use super::swap::{carry_out, swap_back};
+use super::swap::{swap_back, swap_in};
 
 /// How many replaced collections a catalog row names.
 const KEPT_ASIDE_MAX: usize = 100;
@@ -52,11 +52,12 @@ async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Op
     every_chunk_was_validated(ports.store, restoring).await?;
     check_and_complete_metadata(ports.target, restoring).await?;
     ports.catalog.check_lease(&operation).await?;
-    if let Err(why) = swap_in(ports.target, restoring).await {
+    if let Err(why) = swap_in(ports.target, operation.id, &restoring.plan).await {
         let back = swap_back(ports.target, operation.id, &restoring.plan).await;
         back.map_err(|worse| worse.while_doing(format!("take back a swap that failed ({why})")))?;
         return Err(why);
     }
+    index_timeseries(ports.target, restoring).await?;
     operation.state = OperationState::Restored;
     operation.failure = None;
     operation.finished_millis = Some(ports.clock.now_millis());
@@ -134,18 +135,16 @@ fn differs(name: &str, what: &str) -> Error {
         .hint("the target may be of another version; nothing was swapped in")
 }
 
-async fn swap_in(target: &dyn Target, restoring: &Restoring) -> Result<()> {
-    let Restoring { operation, plan, manifest, .. } = restoring;
-    let now = target.namespaces(&plan.database).await?;
-    for step in swap_steps(operation.id, plan, manifest, &now)? {
-        carry_out(target, &plan.database, Some(manifest), &step).await?;
+/// The indexes of time series are built on the filled collection: their staging is not a time series.
+async fn index_timeseries(target: &dyn Target, restoring: &Restoring) -> Result<()> {
+    for item in restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Timeseries) {
+        let entry = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name);
+        let indexes = entry.map(|entry| entry.namespace.indexes.as_slice()).unwrap_or_default();
+        if !indexes.is_empty() {
+            target.create_indexes(&restoring.plan.database, &item.name, indexes).await?;
+        }
     }
-    // Whatever the server did with the steps: nothing may be left to do.
-    let now = target.namespaces(&plan.database).await?;
-    if swap_steps(operation.id, plan, manifest, &now)?.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Transient, format!("swap in {:?}: it is not all live yet", plan.database)))
+    Ok(())
 }
 
 fn kept_aside(id: OperationId, plan: &RestorePlan) -> Vec<KeptAside> {

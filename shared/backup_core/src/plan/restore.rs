@@ -50,6 +50,9 @@ pub struct RestoreItem {
     pub documents: u64,
     /// Bytes of BSON.
     pub bson_bytes: u64,
+    /// The options it gets; for a view its whole definition.
+    #[serde(with = "base64_document")]
+    pub options: RawDocumentBuf,
     /// What is live under that name now.
     pub live: Option<Live>,
     /// The staging collection, once it is created.
@@ -167,6 +170,7 @@ pub fn plan(
             label: entry.label,
             documents: entry.chunks.iter().map(|chunk| chunk.stored.documents).sum(),
             bson_bytes: entry.chunks.iter().map(|chunk| chunk.stored.bson_bytes).sum(),
+            options: entry.namespace.options.clone(),
             live: in_the_way,
             staging: None,
         });
@@ -199,10 +203,10 @@ fn cannot_rename(name: &str) -> Error {
         .hint("MongoDB cannot rename a time-series collection, so it cannot be kept aside; drop it first")
 }
 
-/// One change of the swap. Each is atomic on the server.
+/// One change of the swap. Each is atomic on the server, but for the filling of a time series, which is repeatable.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SwapStep {
-    /// Rename a collection.
+    /// Rename a collection. Whatever a writer created under the new name meanwhile is moved aside.
     Rename {
         /// The name it has.
         from: String,
@@ -213,84 +217,93 @@ pub enum SwapStep {
     DropView(String),
     /// Create a view.
     CreateView(String, RawDocumentBuf),
-    /// Create a time-series collection with these options and move the buckets in staging (of this name) into it.
-    FillTimeseries {
-        /// Its name.
-        name: String,
-        /// Its options.
-        options: RawDocumentBuf,
-        /// Where its buckets are.
-        staging: String,
-    },
-    /// Drop a time-series collection that [`SwapStep::FillTimeseries`] made.
-    DropTimeseries(String),
+    /// Create a time-series collection and fill it with the buckets in staging.
+    FillTimeseries(Filling),
+    /// Drop a time-series collection that was being filled, and the mark that says so.
+    EmptyTimeseries(Filling),
+}
+
+/// A time-series collection that is filled. It cannot be renamed, so it is made under its own name; the mark, an
+/// empty collection, says that it is ours to drop until it is complete.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filling {
+    /// Its name.
+    pub name: String,
+    /// Its options.
+    pub options: RawDocumentBuf,
+    /// Where its buckets are.
+    pub staging: String,
+    /// The name of the mark.
+    pub mark: String,
+}
+
+impl Filling {
+    fn of(restore: OperationId, item: &RestoreItem) -> Self {
+        Self {
+            name: item.name.clone(),
+            options: item.options.clone(),
+            staging: OwnName::Staging(restore, item.number).to_string(),
+            mark: OwnName::Filling(restore, item.number).to_string(),
+        }
+    }
 }
 
 /// The steps that are left to make the restored state live, given what is there now. None are left once it is.
-pub fn swap_steps(
-    restore: OperationId,
-    plan: &RestorePlan,
-    manifest: &Manifest,
-    now: &[Namespace],
-) -> Result<Vec<SwapStep>> {
-    let here: HashMap<&str, &Namespace> = now.iter().map(|it| (it.name.as_str(), it)).collect();
+pub fn swap_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Result<Vec<SwapStep>> {
+    let here: Here<'_> = now.iter().map(|it| (it.name.as_str(), it)).collect();
     let mut steps = Vec::new();
     for item in &plan.items {
-        let live = here.get(item.name.as_str()).copied();
-        let staging = OwnName::Staging(restore, item.number).to_string();
-        let options = &backed_up(manifest, &item.name)?.options;
-        let (is_done, put_live) = match item.kind {
-            NamespaceKind::View => {
-                let same =
-                    |it: &Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, options);
-                (live.is_some_and(same), SwapStep::CreateView(item.name.clone(), options.clone()))
-            }
-            NamespaceKind::Collection => {
-                let is_done = live.is_some_and(|it| it.uuid.is_some() && it.uuid == item.staging);
-                (is_done, SwapStep::Rename { from: staging.clone(), to: item.name.clone() })
-            }
-            NamespaceKind::Timeseries => {
-                // Complete once its staging is gone: that is dropped after the buckets were proved to be there.
-                let is_done =
-                    live.is_some_and(|it| it.kind == item.kind) && !here.contains_key(staging.as_str());
-                let name = item.name.clone();
-                (
-                    is_done,
-                    SwapStep::FillTimeseries { name, options: options.clone(), staging: staging.clone() },
-                )
-            }
-        };
-        if is_done {
-            continue;
-        }
-        if item.kind != NamespaceKind::View && !here.contains_key(staging.as_str()) {
-            return Err(Error::new(
-                ErrorKind::ValidationFailed,
-                format!("swap in {:?}: its staging vanished", item.name),
-            )
-            .hint("somebody dropped or renamed it; start the restore again"));
-        }
-        match live {
-            Some(live)
-                if live.kind == NamespaceKind::Timeseries && item.kind == NamespaceKind::Timeseries => {}
-            Some(live) => {
-                if item.live.as_ref().is_none_or(|planned| planned.uuid != live.uuid) {
-                    return Err(changed_meanwhile(&item.name));
-                }
-                steps.push(make_way(restore, item.number, &item.name, live.kind)?);
-            }
-            None => {}
-        }
-        steps.push(put_live);
+        item_steps(restore, item, &here, &mut steps)?;
     }
     for extra in &plan.extras {
-        let Some(live) = here.get(extra.name.as_str()) else { continue };
+        let live = here.get(extra.name.as_str()).filter(|_| !is_aside(restore, extra.number, &here));
+        let Some(live) = live else { continue };
         if extra.live.uuid != live.uuid {
             return Err(changed_meanwhile(&extra.name));
         }
         steps.push(make_way(restore, extra.number, &extra.name, live.kind)?);
     }
     Ok(steps)
+}
+
+type Here<'a> = HashMap<&'a str, &'a Namespace>;
+
+/// Whether what was live is kept aside already: then what has its name now was created by a writer since.
+fn is_aside(restore: OperationId, number: u32, here: &Here<'_>) -> bool {
+    here.contains_key(OwnName::Aside(restore, number).to_string().as_str())
+}
+
+fn item_steps(restore: OperationId, item: &RestoreItem, here: &Here<'_>, steps: &mut Vec<SwapStep>) -> Result<()> {
+    let live = here.get(item.name.as_str()).copied();
+    let staging = OwnName::Staging(restore, item.number).to_string();
+    let staged = here.contains_key(staging.as_str());
+    let filling = Filling::of(restore, item);
+    let is_done = live.is_some_and(|live| match item.kind {
+        NamespaceKind::View => live.kind == NamespaceKind::View && same_fields(&live.options, &item.options),
+        NamespaceKind::Collection => live.uuid.is_some() && live.uuid == item.staging,
+        // Its staging is dropped after its buckets were proved to be there.
+        NamespaceKind::Timeseries => live.kind == item.kind && !staged,
+    });
+    if is_done {
+        return Ok(());
+    }
+    if item.kind != NamespaceKind::View && !staged {
+        return Err(Error::new(ErrorKind::ValidationFailed, format!("swap in {:?}: its staging vanished", item.name))
+            .hint("somebody dropped or renamed it; start the restore again"));
+    }
+    let is_ours = item.kind == NamespaceKind::Timeseries && here.contains_key(filling.mark.as_str());
+    if let Some(live) = live.filter(|_| !is_ours && !is_aside(restore, item.number, here)) {
+        if item.live.as_ref().is_none_or(|planned| planned.uuid != live.uuid) {
+            return Err(changed_meanwhile(&item.name));
+        }
+        steps.push(make_way(restore, item.number, &item.name, live.kind)?);
+    }
+    steps.push(match item.kind {
+        NamespaceKind::View => SwapStep::CreateView(item.name.clone(), item.options.clone()),
+        NamespaceKind::Collection => SwapStep::Rename { from: staging, to: item.name.clone() },
+        NamespaceKind::Timeseries => SwapStep::FillTimeseries(filling),
+    });
+    Ok(())
 }
 
 fn changed_meanwhile(name: &str) -> Error {
@@ -311,54 +324,48 @@ fn make_way(restore: OperationId, number: u32, name: &str, kind: NamespaceKind) 
     }
 }
 
-/// The steps that bring back what was live before a swap that did not end, given what is there now.
+/// The steps that bring back what was live before a swap that did not end, given what is there now. Only what this
+/// restore made is taken away.
 #[must_use]
 pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Vec<SwapStep> {
-    let here: HashMap<&str, &Namespace> = now.iter().map(|it| (it.name.as_str(), it)).collect();
+    let here: Here<'_> = now.iter().map(|it| (it.name.as_str(), it)).collect();
     let mut steps = Vec::new();
     for item in &plan.items {
-        let now_live = here.get(item.name.as_str());
-        let aside = OwnName::Aside(restore, item.number).to_string();
-        let staging = OwnName::Staging(restore, item.number).to_string();
-        match (item.kind, now_live) {
+        let live = here.get(item.name.as_str()).copied();
+        let filling = Filling::of(restore, item);
+        match (item.kind, live) {
             (NamespaceKind::Collection, Some(live)) if live.uuid.is_some() && live.uuid == item.staging => {
-                steps.push(SwapStep::Rename { from: item.name.clone(), to: staging });
+                steps.push(SwapStep::Rename { from: item.name.clone(), to: filling.staging });
             }
-            (NamespaceKind::Timeseries, Some(live)) if live.kind == item.kind && item.live.is_none() => {
-                steps.push(SwapStep::DropTimeseries(item.name.clone()));
+            (NamespaceKind::Timeseries, _) if here.contains_key(filling.mark.as_str()) => {
+                steps.push(SwapStep::EmptyTimeseries(filling));
             }
-            (NamespaceKind::View, Some(live)) if live.kind == NamespaceKind::View => {
-                let was = item.live.as_ref().filter(|was| was.kind == NamespaceKind::View);
-                if was.is_none_or(|was| !same_fields(&was.options, &live.options)) {
-                    steps.push(SwapStep::DropView(item.name.clone()));
-                }
+            (NamespaceKind::View, Some(live)) if is_view(live, &item.options) && !was_view(item, &item.options) => {
+                steps.push(SwapStep::DropView(item.name.clone()));
             }
             _ => {}
         }
-        steps.extend(item.live.as_ref().and_then(|was| bring_back(&here, &item.name, was, aside)));
+        steps.extend(item.live.as_ref().and_then(|was| bring_back(restore, item.number, &here, &item.name, was)));
     }
     for extra in &plan.extras {
-        let aside = OwnName::Aside(restore, extra.number).to_string();
-        steps.extend(bring_back(&here, &extra.name, &extra.live, aside));
+        steps.extend(bring_back(restore, extra.number, &here, &extra.name, &extra.live));
     }
     steps
 }
 
-fn bring_back(here: &HashMap<&str, &Namespace>, name: &str, was: &Live, aside: String) -> Option<SwapStep> {
-    if was.kind == NamespaceKind::View {
-        let still =
-            |it: &&Namespace| it.kind == NamespaceKind::View && same_fields(&it.options, &was.options);
-        let there = here.get(name).is_some_and(still);
-        return (!there).then(|| SwapStep::CreateView(name.to_owned(), was.options.clone()));
-    }
-    here.contains_key(aside.as_str()).then(|| SwapStep::Rename { from: aside, to: name.to_owned() })
+fn is_view(namespace: &Namespace, definition: &RawDocumentBuf) -> bool {
+    namespace.kind == NamespaceKind::View && same_fields(&namespace.options, definition)
 }
 
-fn backed_up<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Namespace> {
-    manifest
-        .namespaces
-        .iter()
-        .map(|entry| &entry.namespace)
-        .find(|namespace| namespace.name == name)
-        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("find {name:?} in the manifest")))
+fn was_view(item: &RestoreItem, definition: &RawDocumentBuf) -> bool {
+    item.live.as_ref().is_some_and(|was| was.kind == NamespaceKind::View && same_fields(&was.options, definition))
+}
+
+fn bring_back(restore: OperationId, number: u32, here: &Here<'_>, name: &str, was: &Live) -> Option<SwapStep> {
+    if was.kind == NamespaceKind::View {
+        let there = here.get(name).is_some_and(|it| is_view(it, &was.options));
+        return (!there).then(|| SwapStep::CreateView(name.to_owned(), was.options.clone()));
+    }
+    let from = OwnName::Aside(restore, number).to_string();
+    is_aside(restore, number, here).then(|| SwapStep::Rename { from, to: name.to_owned() })
 }
