@@ -215,6 +215,7 @@ pub(crate) fn a_wrong_connection_string_is_a_clear_error(fixture: &Fixture) {
     check(format!("mongodb://u:{secret}@{host}:x/"), ErrorKind::Invalid);
     check(format!("mongodb://nightsafe-backup:{secret}@{host}/?authSource=admin"), ErrorKind::Denied);
     check(format!("mongodb://u:{secret}@{host}/?tls=true&tlsInsecure=true"), ErrorKind::Refused);
+    check(format!("mongodb://u:{secret}@db.example.com/"), ErrorKind::Refused);
     check(
         format!("mongodb://u:{secret}@127.0.0.1:1/?directConnection=true&serverSelectionTimeoutMS=500"),
         ErrorKind::Transient,

@@ -16,7 +16,7 @@ fn one_of_everything(fixture: &Fixture, name: &str) -> Database {
         doc! { "create": "german", "collation": { "locale": "de" } },
         doc! { "create": "log", "capped": true, "size": 1_048_576, "max": 1000 },
         doc! { "create": "clustered", "clusteredIndex": { "key": { "_id": 1 }, "unique": true, "name": "by id" } },
-        doc! { "create": "weather", "timeseries": { "timeField": "t", "metaField": "m", "granularity": "minutes" } },
+        doc! { "create": "weather", "timeseries": { "timeField": "t", "metaField": "m", "granularity": "minutes" }, "expireAfterSeconds": 315_360_000_i64 },
         doc! { "create": "some", "viewOn": "large", "pipeline": [{ "$match": { "_id": { "$lt": 10 } } }] },
         doc! { "create": "fewer", "viewOn": "some", "pipeline": [{ "$limit": 3 }] },
         doc! { "createIndexes": "large", "indexes": [

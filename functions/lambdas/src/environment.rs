@@ -48,7 +48,9 @@ impl Environment {
     }
 
     pub(crate) fn settings() -> Result<Settings> {
-        Settings::default().with_chunk_target(&variable("NIGHTSAFE_CHUNK_TARGET_BYTES")?)
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let settings = Settings { compress_workers: cores, ..Settings::default() };
+        settings.with_chunk_target(&variable("NIGHTSAFE_CHUNK_TARGET_BYTES")?)
     }
 }
 

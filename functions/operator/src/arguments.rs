@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 4 damaged or not equal, 5 not found, 6 held by another, \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 3 done but not for all, 4 damaged or not equal, 5 not found, 6 held by another, \
 7 denied, 8 needs your word (--yes), 130 interrupted. Any other code is a failure too.";
 
 #[derive(Subcommand)]

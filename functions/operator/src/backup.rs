@@ -1,9 +1,9 @@
 //! `nightsafe backup`.
 
-use backup_core::Result;
 use backup_core::flows::open_manifest;
 use backup_core::namespace::Label;
-use backup_core::operation::{BackupDetail, Detail, OperationKind, Trigger};
+use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, Trigger};
+use backup_core::{Error, ErrorKind, Result};
 
 use crate::arguments::BackupArguments;
 use crate::follow::follow;
@@ -17,6 +17,7 @@ pub(crate) async fn run(session: &Session, wanted: &BackupArguments) -> Result<(
         cluster_time: None,
         consistency: None,
         manifest_sha256: None,
+        lost: 0,
     });
     let (id, execution) =
         session.start(Machine::Protect, &wanted.database, &wanted.collections, detail).await?;
@@ -26,7 +27,7 @@ pub(crate) async fn run(session: &Session, wanted: &BackupArguments) -> Result<(
     let operation = follow(session, OperationKind::Backup, id, &execution).await?;
     if session.json {
         println!("{}", output::json("backup", &operation));
-        return Ok(());
+        return whole(&operation);
     }
     let consistency = operation.backup()?.consistency.map(|it| it.to_string()).unwrap_or_default();
     println!("{id} {}: {}, {consistency}", operation.state, output::totals(&operation.totals));
@@ -35,5 +36,19 @@ pub(crate) async fn run(session: &Session, wanted: &BackupArguments) -> Result<(
         let reason = entry.reason.as_deref().unwrap_or_default();
         println!("  {}: {} ({reason})", entry.namespace.name, entry.label);
     }
-    Ok(())
+    whole(&operation)
+}
+
+/// A backup that lacks what was there at T is good for the rest, but nobody may take it for the whole.
+fn whole(operation: &Operation) -> Result<()> {
+    match operation.backup()?.lost {
+        0 => Ok(()),
+        lost => Err(Error::new(
+            ErrorKind::Partial,
+            format!("backup {} lacks {lost} collections", operation.id),
+        )
+        .hint(
+            "they were dropped or replaced before they were read; if they are still needed, back up again",
+        )),
+    }
 }

@@ -12,7 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::session::Session;
 
-const LOOK_MILLIS: u64 = 400;
+/// Well below what the service allows, also for several operators at once.
+const LOOK_MILLIS: u64 = 800;
 /// Without a terminal: how often a state that goes on is told of again.
 const LINE_SECONDS: u64 = 30;
 
@@ -49,7 +50,8 @@ pub(crate) async fn follow(
 
 async fn look(session: &Session, execution: &str) -> Result<(Execution, Option<MapProgress>)> {
     let looked = session.machines.look(execution).await?;
-    let map = session.machines.newest_map(execution).await?;
+    let in_map = looked.entered.last().is_some_and(|(name, _)| is_map(name));
+    let map = if in_map { session.machines.newest_map(execution).await? } else { None };
     Ok((looked, map))
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, IsTerminal, stdin};
 
-use backup_core::flows::show_restore_plan;
+use backup_core::flows::open_restore_plan;
 use backup_core::format::Consistency;
 use backup_core::id::OperationId;
 use backup_core::namespace::{Label, NamespaceKind};
@@ -46,7 +46,7 @@ pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<
         return Ok(());
     }
     print!("{}", done(&operation)?);
-    let plan = show_restore_plan(&session.store, &session.keys, &operation).await?;
+    let plan = open_restore_plan(&session.store, &session.keys, &operation).await?;
     print!("{}", caveats(&plan));
     Ok(())
 }
@@ -65,7 +65,7 @@ async fn start(
 async fn dry_run(session: &Session, wanted: &RestoreArguments) -> Result<(Operation, RestorePlan)> {
     let (id, execution) = start(session, wanted, wanted.backup, false, true).await?;
     let planned = follow(session, OperationKind::Restore, id, &execution).await?;
-    let plan = show_restore_plan(&session.store, &session.keys, &planned).await?;
+    let plan = open_restore_plan(&session.store, &session.keys, &planned).await?;
     Ok((planned, plan))
 }
 

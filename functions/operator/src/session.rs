@@ -3,7 +3,7 @@
 use backup_aws::{DynamoCatalog, KmsDataKeys, Machines, S3ObjectStore, Sdk, Stack, SystemClock};
 use backup_core::Result;
 use backup_core::id::{OperationId, SourceName};
-use backup_core::operation::{Detail, Operation};
+use backup_core::operation::{Detail, Failure, Operation};
 use backup_core::ports::{Catalog, Clock};
 
 use crate::arguments::Arguments;
@@ -67,8 +67,12 @@ impl Session {
             Machine::Restore => ("RestoreMachine", "restore"),
         };
         let input = serde_json::json!({ "operation": id }).to_string();
-        let execution =
-            self.machines.start(self.stack.output(output)?, &format!("{prefix}-{id}"), input).await?;
-        Ok((id, execution))
+        let name = format!("{prefix}-{id}");
+        let started = self.machines.start(self.stack.output(output)?, &name, input).await;
+        if let Err(why) = &started {
+            let failed = Operation { failure: Some(Failure::of("start", why)), ..operation };
+            self.catalog.fail_operation(&failed, Self::now_millis()).await?;
+        }
+        Ok((id, started?))
     }
 }

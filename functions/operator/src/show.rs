@@ -1,12 +1,12 @@
 //! `nightsafe show`.
 
-use backup_core::flows::{open_manifest, show_restore_plan};
+use backup_core::flows::{open_manifest, open_restore_plan};
 use backup_core::format::{Manifest, ManifestNamespace};
 use backup_core::id::OperationId;
 use backup_core::operation::{Detail, Operation, OperationKind, OperationState};
 use backup_core::plan::restore::RestorePlan;
 use backup_core::ports::Catalog;
-use backup_core::{ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Result};
 
 use crate::output;
 use crate::session::Session;
@@ -14,7 +14,8 @@ use crate::session::Session;
 pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
     let operation = match session.catalog.operation(OperationKind::Backup, id).await {
         Err(why) if why.kind() == ErrorKind::NotFound => {
-            session.catalog.operation(OperationKind::Restore, id).await?
+            let found = session.catalog.operation(OperationKind::Restore, id).await;
+            found.map_err(|why| if why.kind() == ErrorKind::NotFound { unknown(id) } else { why })?
         }
         found => found?,
     };
@@ -23,7 +24,7 @@ pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
             (Some(open_manifest(&session.store, &session.keys, &operation).await?), None)
         }
         Detail::Restore(_) if operation.totals.namespaces > 0 => {
-            (None, Some(show_restore_plan(&session.store, &session.keys, &operation).await?))
+            (None, Some(open_restore_plan(&session.store, &session.keys, &operation).await?))
         }
         _ => (None, None),
     };
@@ -43,6 +44,11 @@ pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
         print!("{}", items(plan));
     }
     Ok(())
+}
+
+fn unknown(id: OperationId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("show {id}: there is no such backup or restore"))
+        .hint("`nightsafe list` shows what there is")
 }
 
 fn head(operation: &Operation) -> String {
@@ -67,6 +73,12 @@ fn head(operation: &Operation) -> String {
         Detail::Backup(detail) => {
             if let (Some(time), Some(consistency)) = (detail.cluster_time, detail.consistency) {
                 text.push_str(&format!("  instant    cluster time {time}, {consistency}\n"));
+            }
+            if detail.lost > 0 {
+                text.push_str(&format!(
+                    "  lost       {} collections that existed at T (below)\n",
+                    detail.lost
+                ));
             }
             if detail.manifest_sha256.is_some() {
                 text.push_str(&format!("  holds      {}\n", output::totals(&operation.totals)));

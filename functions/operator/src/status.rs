@@ -1,6 +1,6 @@
 //! `nightsafe status`: the verdict first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::Result;
 use backup_core::operation::{Operation, OperationKind, OperationState};
@@ -10,7 +10,7 @@ use crate::output;
 use crate::session::Session;
 
 /// Operations looked at.
-const LOOKED_AT_MAX: u32 = 200;
+const LOOKED_AT_MAX: u32 = 1000;
 /// The procedures promise a backup every 24 hours.
 const BACKUP_AGE_MILLIS_MAX: u64 = 24 * 3600 * 1000;
 
@@ -21,15 +21,20 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
     let lease = session.catalog.lease(&Resource::Source, now).await?;
     let newest = newest_verified(&backups);
     let oldest_of_newest = newest.values().map(|backup| backup.id.requested_millis()).min();
-    let last_failed = backups.first().is_some_and(|backup| backup.state == OperationState::Failed);
+    let last_failed = newest_try_failed(&backups);
     let verdict = match oldest_of_newest {
         None => "NO BACKUP – there is no verified backup yet".to_owned(),
         Some(at) if now.saturating_sub(at) > BACKUP_AGE_MILLIS_MAX => {
             format!("LATE – a database was last backed up {} ago", output::duration(now.saturating_sub(at)))
         }
-        Some(_) if last_failed => "WARNING – the newest backup failed; older ones are good".to_owned(),
+        Some(_) if last_failed => {
+            "WARNING – the newest backup of a database failed; older ones are good".to_owned()
+        }
         Some(at) => {
-            format!("OK – every database backed up within {}", output::duration(now.saturating_sub(at)))
+            format!(
+                "OK – every database that is backed up was within {}",
+                output::duration(now.saturating_sub(at))
+            )
         }
     };
     if session.json {
@@ -60,6 +65,14 @@ fn newest_verified(backups: &[Operation]) -> BTreeMap<&str, &Operation> {
         newest.entry(&backup.database).or_insert(backup); // they come newest first
     }
     newest
+}
+
+/// Whether the newest try at a whole database that really began ended in failure.
+fn newest_try_failed(backups: &[Operation]) -> bool {
+    let mut seen = BTreeSet::new();
+    let tries =
+        backups.iter().filter(|it| it.state.is_final() && it.fence.is_some() && it.collections.is_empty());
+    tries.filter(|it| seen.insert(it.database.as_str())).any(|it| it.state == OperationState::Failed)
 }
 
 fn running<'a>(backups: &'a [Operation], restores: &'a [Operation]) -> impl Iterator<Item = &'a Operation> {

@@ -273,7 +273,7 @@ impl Catalog for DynamoCatalog {
                     return Ok(current.fence);
                 }
                 if current.expires_millis > now_millis && !force {
-                    return Err(held(&current));
+                    return Err(held(resource, &current));
                 }
             }
             let new = Lease {
@@ -400,17 +400,24 @@ fn to_value<T: Serialize>(value: &T, attempted: &str) -> Result<AttributeValue> 
     serde_dynamo::to_attribute_value(value).map_err(|why| internal(attempted, why))
 }
 
-fn held(lease: &Lease) -> Error {
+fn held(resource: &Resource, lease: &Lease) -> Error {
+    let hint = match resource {
+        Resource::Source => {
+            format!("wait for it (`nightsafe show {}`), or take over with --force", lease.holder)
+        }
+        Resource::Target(_) => {
+            format!("another restore is under way: wait for it (`nightsafe show {}`)", lease.holder)
+        }
+    };
     let since = backup_core::audit::iso_8601(lease.since_millis);
     let what =
         format!("take the lease: {} holds it since {since}, asked for by {}", lease.holder, lease.user);
-    Error::new(ErrorKind::Conflict, what)
-        .hint(format!("wait for it (`nightsafe show {}`), or take over with --force", lease.holder))
+    Error::new(ErrorKind::Conflict, what).hint(hint)
 }
 
 fn fenced(id: OperationId) -> Error {
     Error::new(ErrorKind::Fenced, format!("go on with {id}: its lease was taken over or has ended"))
-        .hint("another operation took over with --force; `nightsafe status` shows which")
+        .hint("another operation holds it now; `nightsafe status` shows which")
 }
 
 fn internal(attempted: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Failure, Operation, OperationKind};
+use crate::operation::{Detail, Failure, Operation, OperationKind};
 
 /// How much an alert matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,6 +37,21 @@ impl AlertEvent {
             Self::RestoreInitiated => Severity::Info,
             Self::ValidationError => Severity::High,
         }
+    }
+}
+
+/// What a failure means for the data, as far as is known when it is told.
+fn impact(operation: &Operation, failure: &Failure) -> &'static str {
+    match &operation.detail {
+        Detail::Backup(detail) if detail.manifest_sha256.is_some() => {
+            "It was sealed, but not everything in it was proved to be good: do not rely on it."
+        }
+        Detail::Backup(_) => "No backup was added. Older backups are as they were.",
+        // The clean-up did not end, or the execution was cut off and there was none.
+        Detail::Restore(_) if matches!(failure.step.as_str(), "abandon-restore" | Failure::STATE_MACHINE) => {
+            "It may have been cut off in the middle of its swap: compare the live collections with those kept aside."
+        }
+        Detail::Restore(_) => "What was live is as it was.",
     }
 }
 
@@ -80,10 +95,7 @@ impl Alert {
             OperationKind::Backup => AlertEvent::BackupFailure,
             OperationKind::Restore => AlertEvent::ValidationError,
         };
-        let impact = match kind {
-            OperationKind::Backup => "No backup was added. Older backups are as they were.",
-            OperationKind::Restore => "Nothing that was live was changed.",
-        };
+        let impact = impact(operation, failure);
         let mut body = format!(
             "What: {kind} {} of database {:?} on source {} failed in step {}.\nWhy: {} ({})\nImpact: {impact}\n",
             operation.id,
@@ -118,7 +130,7 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use crate::id::OperationId;
-    use crate::operation::{BackupDetail, Detail, Trigger};
+    use crate::operation::{BackupDetail, Trigger};
 
     #[test]
     fn a_hostile_name_cannot_break_the_subject() {
@@ -128,6 +140,7 @@ mod tests {
             cluster_time: None,
             consistency: None,
             manifest_sha256: None,
+            lost: 0,
         };
         let operation = Operation::requested(
             OperationId::from_bytes([1; 16]),

@@ -19,7 +19,7 @@ pub enum ErrorKind {
     Throttled,
     /// The instant a read was made at is no longer (or not yet) readable: look again and take a new one.
     SnapshotLost,
-    /// The step would not end before its deadline; it stopped in time and can go on where it was.
+    /// The step would not end before its deadline; it stopped in time and may be run again.
     OutOfTime,
     /// Something that was named does not exist.
     NotFound,
@@ -39,13 +39,15 @@ pub enum ErrorKind {
     Corrupt,
     /// A restored collection is not equal to its backup.
     ValidationFailed,
+    /// It was done, but not for everything that was asked for.
+    Partial,
     /// A fault of ours.
     Internal,
 }
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Transient,
         Self::Throttled,
         Self::SnapshotLost,
@@ -59,6 +61,7 @@ impl ErrorKind {
         Self::Unsupported,
         Self::Corrupt,
         Self::ValidationFailed,
+        Self::Partial,
         Self::Internal,
     ];
 
@@ -79,6 +82,7 @@ impl ErrorKind {
             Self::Unsupported => "Nightsafe.Unsupported",
             Self::Corrupt => "Nightsafe.Corrupt",
             Self::ValidationFailed => "Nightsafe.ValidationFailed",
+            Self::Partial => "Nightsafe.Partial",
             Self::Internal => "Nightsafe.Internal",
         }
     }
@@ -106,6 +110,7 @@ impl ErrorKind {
             | Self::Unsupported
             | Self::Internal => 1,
             Self::Invalid => 2,
+            Self::Partial => 3,
             Self::Corrupt | Self::ValidationFailed => 4,
             Self::NotFound => 5,
             Self::Conflict | Self::Fenced => 6,

@@ -162,7 +162,8 @@ impl OwnName {
         type Make = fn(OperationId, u32) -> OwnName;
         let kinds: [(&str, Make); 3] =
             [(Self::STAGING, Self::Staging), (Self::ASIDE, Self::Aside), (Self::FILLING, Self::Filling)];
-        let (make, rest) = kinds.iter().find_map(|(prefix, make)| Some((make, name.strip_prefix(prefix)?)))?;
+        let (make, rest) =
+            kinds.iter().find_map(|(prefix, make)| Some((make, name.strip_prefix(prefix)?)))?;
         let (id, number) = rest.split_once('.')?;
         Some(make(id.parse().ok()?, number.parse().ok()?))
     }

@@ -34,7 +34,7 @@ pub enum OperationState {
     Verified,
     /// The restored collections are live.
     Restored,
-    /// It ended without success; nothing was changed that was live.
+    /// It ended without success.
     Failed,
 }
 
@@ -74,6 +74,9 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Stands for the step where an execution ended outside every step.
+    pub const STATE_MACHINE: &str = "state machine";
+
     /// The failure of `step` with `error`.
     #[must_use]
     pub fn of(step: &str, error: &Error) -> Self {
@@ -116,6 +119,8 @@ pub struct BackupDetail {
     pub consistency: Option<Consistency>,
     /// SHA-256 of the stored manifest in hexadecimal digits, once it is sealed.
     pub manifest_sha256: Option<String>,
+    /// Collections that existed at T but were dropped or replaced before they were read.
+    pub lost: u64,
 }
 
 /// A collection that was replaced, and the name under which it is kept.

@@ -113,9 +113,11 @@ async fn what_happens_to_collections_meanwhile_is_told() {
         assert_eq!((entry.label, found), (label, documents), "{name}");
         assert!(told.contains(says), "{name}: {told:?}");
     };
-    check("doomed", Label::NotCaptured, 0, "dropped while the backup ran");
+    check("doomed", Label::NotCaptured, 0, "dropped or replaced while the backup ran");
     check("moved2", Label::Exact, 2, "changed while the backup ran");
-    check("again", Label::NotCaptured, 0, "dropped while the backup ran");
+    check("again", Label::NotCaptured, 0, "another collection has this name since");
+    let operation = world.operation(OperationKind::Backup, id).await;
+    assert_eq!(operation.backup().unwrap().lost, 2);
     check("new", Label::NotCaptured, 0, "created after");
     check("leads", Label::Exact, 80, "");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
-use mongodb::options::{ClientOptions, Tls};
+use mongodb::options::{ClientOptions, ServerAddress, Tls};
 use mongodb::{Client, Database};
 
 use crate::error::told;
@@ -33,6 +33,10 @@ impl Cluster {
         {
             return Err(Error::new(ErrorKind::Refused, "connect without checking certificates")
                 .hint("remove tlsInsecure and tlsAllowInvalidCertificates from the connection string"));
+        }
+        if !matches!(options.tls, Some(Tls::Enabled(_))) && !options.hosts.iter().all(is_this_machine) {
+            return Err(Error::new(ErrorKind::Refused, "connect without TLS")
+                .hint("add tls=true to the connection string (mongodb+srv:// has it by itself)"));
         }
         options.app_name = Some("nightsafe".to_owned());
         options.server_selection_timeout = Some(Duration::from_secs(SELECTION_SECONDS));
@@ -67,5 +71,15 @@ impl Cluster {
         command: bson::RawDocumentBuf,
     ) -> Result<mongodb::error::Result<bson::Document>> {
         Ok(self.database(database)?.run_raw_command(command).await)
+    }
+}
+
+fn is_this_machine(host: &ServerAddress) -> bool {
+    match host {
+        ServerAddress::Tcp { host, .. } => {
+            matches!(host.as_str(), "127.0.0.1" | "localhost" | "::1" | "[::1]")
+        }
+        ServerAddress::Unix { .. } => true,
+        _ => false,
     }
 }

@@ -1,5 +1,5 @@
-//! What the driver's and the server's errors mean to us. Messages of the server may quote documents in a few cases
-//! (duplicate keys, failed validation): those are not passed on.
+//! What the driver's and the server's errors mean to us. Messages of the server may quote documents (duplicate keys,
+//! failed validation, geo keys that cannot be read): only those of a few codes are passed on.
 
 use backup_core::{Error, ErrorKind};
 
@@ -16,8 +16,8 @@ const DENIED: [i32; 3] = [13, 18, 8000];
 /// Elections, shutdowns, timeouts and conflicts.
 const TRANSIENT: [i32; 16] =
     [6, 7, 50, 89, 91, 112, 133, 189, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436];
-/// `DuplicateKey` and `DocumentValidationFailure`: their messages quote documents.
-const QUOTES_DOCUMENTS: [i32; 2] = [11000, 121];
+/// Tells which option, and no value of a document.
+const INVALID_OPTIONS: i32 = 72;
 
 /// Codes that single callers look at.
 pub(crate) mod code {
@@ -60,10 +60,10 @@ fn refusal<F: FnOnce(ErrorKind, String) -> Error>(
     name: &str,
     message: &str,
 ) -> impl FnOnce(F) -> Error {
-    let text = if QUOTES_DOCUMENTS.contains(&code) {
-        format!("{name} ({code})")
-    } else {
+    let text = if quotes_no_document(code) {
         format!("{} ({name}, {code})", shorten(message))
+    } else {
+        format!("{name} ({code}); the server's log says more")
     };
     move |of: F| match code {
         _ if SNAPSHOT_LOST.contains(&code) => of(ErrorKind::SnapshotLost, text),
@@ -75,6 +75,14 @@ fn refusal<F: FnOnce(ErrorKind, String) -> Error>(
         _ if code == code::DUPLICATE_KEY => of(ErrorKind::ValidationFailed, text),
         _ => of(ErrorKind::Internal, text),
     }
+}
+
+/// Only messages that are known to quote nothing are passed on: those of writes and of index builds can.
+fn quotes_no_document(code: i32) -> bool {
+    SNAPSHOT_LOST.contains(&code)
+        || DENIED.contains(&code)
+        || TRANSIENT.contains(&code)
+        || [code::NAMESPACE_EXISTS, INVALID_OPTIONS].contains(&code)
 }
 
 /// A write the server refused, by its code.
@@ -103,12 +111,13 @@ mod tests {
             (48, ErrorKind::Conflict),
             (11000, ErrorKind::ValidationFailed),
             (72, ErrorKind::Internal),
+            (16755, ErrorKind::Internal),
         ] {
             let error = refusal(code, "Name", "dup key: { email: \"ana@example.com\" }")(|kind, why| {
                 Error::new(kind, "insert").because(why)
             });
             assert_eq!(error.kind(), kind, "{code}");
-            assert_eq!(error.to_string().contains("ana@"), !QUOTES_DOCUMENTS.contains(&code), "{error}");
+            assert_eq!(error.to_string().contains("ana@"), quotes_no_document(code), "{error}");
         }
     }
 }

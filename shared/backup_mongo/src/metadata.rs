@@ -100,7 +100,9 @@ async fn with_indexes(
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(|why| told(attempted(), &why))?;
         for index in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-            let Some(index) = index.ok().and_then(bson::RawBsonRef::as_document) else { continue };
+            let index = index.ok().and_then(RawBsonRef::as_document).ok_or_else(|| {
+                Error::new(ErrorKind::Unsupported, attempted()).because("an entry is not understood")
+            })?;
             match index.get_document("spec") {
                 Ok(spec) if index.get("buildUUID").ok().flatten().is_some() => {
                     unfinished.push(spec.get_str("name").unwrap_or_default().to_owned());

@@ -80,6 +80,7 @@ fn request() -> Operation {
         cluster_time: Some("1795312800,7".parse().unwrap()),
         consistency: None,
         manifest_sha256: None,
+        lost: 0,
     };
     let names = vec!["leads".to_owned(), "a\n$b".to_owned()];
     Operation::requested(

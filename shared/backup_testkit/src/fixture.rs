@@ -87,6 +87,7 @@ impl World {
             cluster_time: None,
             consistency: None,
             manifest_sha256: None,
+            lost: 0,
         };
         self.request(&[], Detail::Backup(detail)).await
     }

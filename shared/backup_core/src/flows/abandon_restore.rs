@@ -35,7 +35,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         swap_back(ports.target, id, &plan).await?;
     }
     for namespace in ports.target.namespaces(&operation.database).await? {
-        if matches!(OwnName::parse(&namespace.name), Some(OwnName::Staging(of, _) | OwnName::Filling(of, _)) if of == id) {
+        if matches!(OwnName::parse(&namespace.name), Some(OwnName::Staging(of, _) | OwnName::Filling(of, _)) if of == id)
+        {
             ports.target.drop_namespace(&operation.database, &namespace.name).await?;
         }
     }

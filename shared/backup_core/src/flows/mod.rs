@@ -21,6 +21,7 @@ pub mod validate_chunk;
 pub mod verify_checksums;
 
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::format::{BackupPlan, Manifest, ObjectContext, ObjectKey, ObjectKind, open_json};
@@ -48,7 +49,8 @@ async fn open_plan(
         .await
 }
 
-async fn open_restore_plan(
+/// Opens the plan of a restore.
+pub async fn open_restore_plan(
     store: &dyn ObjectStore,
     keys: &dyn DataKeys,
     operation: &Operation,
@@ -57,28 +59,24 @@ async fn open_restore_plan(
         .await
 }
 
-/// Opens the manifest of a backup and checks it.
+/// Opens the manifest of a backup and checks it, also against the checksum in the catalog.
 pub async fn open_manifest(
     store: &dyn ObjectStore,
     keys: &dyn DataKeys,
     backup: &Operation,
 ) -> Result<Manifest> {
     let key = ObjectKey::Manifest(backup.backup_place()?);
-    let manifest: Manifest = open_sealed(store, keys, backup, ObjectKind::Manifest, key).await?;
+    let object = store.get(key, SEALED_BYTES_MAX).await?;
+    let expected = backup.backup()?.manifest_sha256.as_deref();
+    if expected.is_some_and(|expected| expected != hex::encode(Sha256::digest(&object))) {
+        return Err(corrupt(format!("open {}: its SHA-256 is not the one in the catalog", path(key))));
+    }
+    let manifest: Manifest = open_object(keys, backup, ObjectKind::Manifest, key, &object).await?;
     manifest.check()?;
     if manifest.backup != backup.id || manifest.source != backup.source {
         return Err(corrupt(format!("open the manifest of {}: it is another backup's", backup.id)));
     }
     Ok(manifest)
-}
-
-/// Opens the plan of a restore, for showing it.
-pub async fn show_restore_plan(
-    store: &dyn ObjectStore,
-    keys: &dyn DataKeys,
-    restore: &Operation,
-) -> Result<RestorePlan> {
-    open_restore_plan(store, keys, restore).await
 }
 
 async fn open_sealed<T: DeserializeOwned>(
@@ -89,8 +87,18 @@ async fn open_sealed<T: DeserializeOwned>(
     key: ObjectKey,
 ) -> Result<T> {
     let object = store.get(key, SEALED_BYTES_MAX).await?;
+    open_object(keys, operation, kind, key, &object).await
+}
+
+async fn open_object<T: DeserializeOwned>(
+    keys: &dyn DataKeys,
+    operation: &Operation,
+    kind: ObjectKind,
+    key: ObjectKey,
+    object: &[u8],
+) -> Result<T> {
     let context = ObjectContext::of_operation(kind, operation.source.clone(), operation.id);
-    open_json(keys, &context, &object).await.map_err(|why| why.while_doing(format!("open {}", path(key))))
+    open_json(keys, &context, object).await.map_err(|why| why.while_doing(format!("open {}", path(key))))
 }
 
 async fn read_json<T: DeserializeOwned>(store: &dyn ObjectStore, key: ObjectKey) -> Result<T> {

@@ -5,7 +5,7 @@ use crate::alert::Alert;
 use crate::audit::{AuditRecord, AuditStatus};
 use crate::error::{ErrorKind, Result};
 use crate::id::OperationId;
-use crate::operation::{Detail, Failure, Operation, OperationKind, Trigger};
+use crate::operation::{Detail, Failure, Operation, OperationKind, OperationState, Trigger};
 use crate::ports::{Alerts, Catalog, Clock};
 
 /// The ports of this step.
@@ -41,9 +41,10 @@ pub async fn run(
         operation = ports.catalog.operation(kind, id).await?;
     }
     let finished = operation.finished_millis.unwrap_or(now);
-    if operation.failure.is_some() {
-        ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Failure, finished)).await?;
-    }
+    // It may also have succeeded, and only its last words failed.
+    let failed = operation.state == OperationState::Failed;
+    let status = if failed { AuditStatus::Failure } else { AuditStatus::Success };
+    ports.catalog.append_audit(id, &AuditRecord::of(&operation, status, finished)).await?;
     ports.catalog.release_lease(&operation.resource(), id).await
 }
 
@@ -53,14 +54,25 @@ fn is_the_one_that_ended_it(told: &Failure, error: &str) -> bool {
     told.kind.name() == error || error == "States.ExceedToleratedFailureThreshold"
 }
 
-/// A person who was told "another backup is running" has read it already; a schedule has nobody who reads.
+/// A person who was told "another backup is running" has read it already, and one who takes over knows that the old
+/// backup ends; a schedule has nobody who reads.
 fn is_worth_waking_people(operation: &Operation, failure: &Failure) -> bool {
     let manual = match &operation.detail {
         Detail::Backup(detail) => detail.trigger == Trigger::Manual,
+        Detail::Restore(detail) if detail.dry_run => return false,
         Detail::Restore(_) => true,
     };
-    let told_at_once = matches!(failure.kind, ErrorKind::Conflict | ErrorKind::Refused | ErrorKind::NotFound);
-    !(manual && told_at_once && operation.fence.is_none())
+    let before_it_began = operation.fence.is_none();
+    let told_at_once = match failure.kind {
+        ErrorKind::Fenced => true,
+        ErrorKind::Conflict
+        | ErrorKind::Invalid
+        | ErrorKind::NotFound
+        | ErrorKind::Refused
+        | ErrorKind::Unsupported => before_it_began,
+        _ => false,
+    };
+    !(manual && told_at_once)
 }
 
 fn from_state_machine(error: &str, cause: &str) -> Failure {
@@ -70,5 +82,5 @@ fn from_state_machine(error: &str, cause: &str) -> Failure {
         other => (ErrorKind::from_name(other).unwrap_or(ErrorKind::Internal), "the function's log says more"),
     };
     let message: String = format!("{error}: {cause}").chars().take(500).collect();
-    Failure { step: "state machine".to_owned(), kind, message, hint: Some(hint.to_owned()) }
+    Failure { step: Failure::STATE_MACHINE.to_owned(), kind, message, hint: Some(hint.to_owned()) }
 }

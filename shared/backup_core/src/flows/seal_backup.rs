@@ -19,6 +19,8 @@ use crate::namespace::{Label, Namespace, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
 
+/// Why a collection that existed at T is not in the backup.
+const LOST: &str = "dropped or replaced while the backup ran, before it was read";
 /// Results read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -60,7 +62,9 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     };
     operation.state = OperationState::Sealed;
     operation.totals = manifest.totals();
+    let lost = manifest.namespaces.iter().filter(|it| it.reason.as_deref() == Some(LOST)).count();
     let detail = operation.backup_mut()?;
+    detail.lost = u64::try_from(lost).unwrap_or(u64::MAX);
     detail.consistency = Some(manifest.consistency);
     detail.manifest_sha256 = Some(hex::encode(Sha256::digest(&stored)));
     ports.catalog.update_operation(&mut operation).await
@@ -110,7 +114,7 @@ fn assemble(
     for planned in &plan.namespaces {
         namespaces.push(assemble_namespace(plan, planned, &mut results, &by_uuid)?);
     }
-    namespaces.extend(created_meanwhile(operation, plan, now));
+    add_created_meanwhile(operation, plan, now, &mut namespaces);
     let another_time =
         |chunk: &ManifestChunk| chunk.stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
     let mosaic = namespaces.iter().any(|namespace| namespace.chunks.iter().any(another_time));
@@ -163,7 +167,7 @@ fn assemble_namespace(
     if dropped {
         // Some ranges are gone for good, so the others are no collection.
         entry.label = Label::NotCaptured;
-        entry.reason = Some("dropped while the backup ran, before it was read".to_owned());
+        entry.reason = Some(LOST.to_owned());
         entry.chunks.clear();
         return Ok(entry);
     }
@@ -212,31 +216,31 @@ fn reconcile(
     }
 }
 
-/// What came into being after T is not in the backup, and the backup says so.
-fn created_meanwhile<'a>(
-    operation: &'a Operation,
-    plan: &'a BackupPlan,
-    now: &'a [Namespace],
-) -> impl Iterator<Item = ManifestNamespace> + 'a {
-    let planned: std::collections::HashSet<(Option<CollectionUuid>, &str)> = plan
-        .namespaces
-        .iter()
-        .map(|it| {
-            (it.namespace.uuid, if it.namespace.uuid.is_some() { "" } else { it.namespace.name.as_str() })
-        })
-        .collect();
-    now.iter()
-        .filter(|_| operation.collections.is_empty())
-        .filter(|it| OwnName::parse(&it.name).is_none())
-        .filter(move |it| {
-            !planned.contains(&(it.uuid, if it.uuid.is_some() { "" } else { it.name.as_str() }))
-        })
-        .filter(|it| !plan.namespaces.iter().any(|planned| planned.namespace.name == it.name))
-        .map(|it| ManifestNamespace {
+/// What came into being after T is not in the backup, and the backup says so. Under a name that was planned, the
+/// planned entry says it.
+fn add_created_meanwhile(
+    operation: &Operation,
+    plan: &BackupPlan,
+    now: &[Namespace],
+    entries: &mut Vec<ManifestNamespace>,
+) {
+    let is_planned = |it: &Namespace| match it.uuid {
+        Some(uuid) => plan.namespaces.iter().any(|planned| planned.namespace.uuid == Some(uuid)),
+        None => plan.namespaces.iter().any(|planned| planned.namespace.name == it.name),
+    };
+    let is_wanted =
+        |it: &Namespace| operation.collections.is_empty() || operation.collections.contains(&it.name);
+    for it in now.iter().filter(|it| OwnName::parse(&it.name).is_none() && is_wanted(it) && !is_planned(it)) {
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.namespace.name == it.name) {
+            entry.notes.push("another collection has this name since: it is not in the backup".to_owned());
+            continue;
+        }
+        entries.push(ManifestNamespace {
             namespace: it.clone(),
             label: Label::NotCaptured,
             reason: Some("created after the backup's T".to_owned()),
             notes: Vec::new(),
             chunks: Vec::new(),
-        })
+        });
+    }
 }

@@ -55,7 +55,13 @@ async fn carry_out(target: &dyn Target, restore: OperationId, database: &str, st
     }
 }
 
-async fn rename(target: &dyn Target, restore: OperationId, database: &str, from: &str, to: &str) -> Result<()> {
+async fn rename(
+    target: &dyn Target,
+    restore: OperationId,
+    database: &str,
+    from: &str,
+    to: &str,
+) -> Result<()> {
     for _ in 0..INTRUDERS_MOVED_MAX {
         match target.rename(database, from, to).await {
             Err(why) if why.kind() == ErrorKind::Conflict => {
@@ -92,7 +98,10 @@ async fn fill(target: &dyn Target, database: &str, filling: &Filling) -> Result<
     let find = |wanted: &str| now.iter().find(|it| it.name == wanted);
     let (from, to) = (find(staging), find(name).filter(|it| it.kind == NamespaceKind::Timeseries));
     let (Some(from), Some(to)) = (from, to) else {
-        return Err(Error::new(ErrorKind::Internal, format!("fill time series {name:?}: it or its staging vanished")));
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("fill time series {name:?}: it or its staging vanished"),
+        ));
     };
     let mut buckets = target.read(&all_of(database, from)?).await?;
     while let Some(batch) = buckets.next_batch().await? {

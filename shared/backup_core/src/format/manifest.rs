@@ -139,8 +139,11 @@ impl Manifest {
                 format!("read a manifest of format {}", self.format),
             ));
         }
-        let mut seen = std::collections::HashSet::new();
+        let (mut seen, mut names) = (std::collections::HashSet::new(), std::collections::HashSet::new());
         for namespace in &self.namespaces {
+            if !names.insert(namespace.namespace.name.as_str()) {
+                return Err(corrupt("check a manifest: a name stands twice"));
+            }
             if !namespace.chunks.is_empty() {
                 check_coverage(namespace.chunks.iter().map(|chunk| &chunk.range))?;
                 namespace.collection()?;

@@ -273,7 +273,12 @@ fn is_aside(restore: OperationId, number: u32, here: &Here<'_>) -> bool {
     here.contains_key(OwnName::Aside(restore, number).to_string().as_str())
 }
 
-fn item_steps(restore: OperationId, item: &RestoreItem, here: &Here<'_>, steps: &mut Vec<SwapStep>) -> Result<()> {
+fn item_steps(
+    restore: OperationId,
+    item: &RestoreItem,
+    here: &Here<'_>,
+    steps: &mut Vec<SwapStep>,
+) -> Result<()> {
     let live = here.get(item.name.as_str()).copied();
     let staging = OwnName::Staging(restore, item.number).to_string();
     let staged = here.contains_key(staging.as_str());
@@ -288,8 +293,11 @@ fn item_steps(restore: OperationId, item: &RestoreItem, here: &Here<'_>, steps: 
         return Ok(());
     }
     if item.kind != NamespaceKind::View && !staged {
-        return Err(Error::new(ErrorKind::ValidationFailed, format!("swap in {:?}: its staging vanished", item.name))
-            .hint("somebody dropped or renamed it; start the restore again"));
+        return Err(Error::new(
+            ErrorKind::ValidationFailed,
+            format!("swap in {:?}: its staging vanished", item.name),
+        )
+        .hint("somebody dropped or renamed it; start the restore again"));
     }
     let is_ours = item.kind == NamespaceKind::Timeseries && here.contains_key(filling.mark.as_str());
     if let Some(live) = live.filter(|_| !is_ours && !is_aside(restore, item.number, here)) {
@@ -340,12 +348,16 @@ pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespac
             (NamespaceKind::Timeseries, _) if here.contains_key(filling.mark.as_str()) => {
                 steps.push(SwapStep::EmptyTimeseries(filling));
             }
-            (NamespaceKind::View, Some(live)) if is_view(live, &item.options) && !was_view(item, &item.options) => {
+            (NamespaceKind::View, Some(live))
+                if is_view(live, &item.options) && !was_view(item, &item.options) =>
+            {
                 steps.push(SwapStep::DropView(item.name.clone()));
             }
             _ => {}
         }
-        steps.extend(item.live.as_ref().and_then(|was| bring_back(restore, item.number, &here, &item.name, was)));
+        steps.extend(
+            item.live.as_ref().and_then(|was| bring_back(restore, item.number, &here, &item.name, was)),
+        );
     }
     for extra in &plan.extras {
         steps.extend(bring_back(restore, extra.number, &here, &extra.name, &extra.live));
@@ -358,10 +370,18 @@ fn is_view(namespace: &Namespace, definition: &RawDocumentBuf) -> bool {
 }
 
 fn was_view(item: &RestoreItem, definition: &RawDocumentBuf) -> bool {
-    item.live.as_ref().is_some_and(|was| was.kind == NamespaceKind::View && same_fields(&was.options, definition))
+    item.live
+        .as_ref()
+        .is_some_and(|was| was.kind == NamespaceKind::View && same_fields(&was.options, definition))
 }
 
-fn bring_back(restore: OperationId, number: u32, here: &Here<'_>, name: &str, was: &Live) -> Option<SwapStep> {
+fn bring_back(
+    restore: OperationId,
+    number: u32,
+    here: &Here<'_>,
+    name: &str,
+    was: &Live,
+) -> Option<SwapStep> {
     if was.kind == NamespaceKind::View {
         let there = here.get(name).is_some_and(|it| is_view(it, &was.options));
         return (!there).then(|| SwapStep::CreateView(name.to_owned(), was.options.clone()));
