@@ -1,22 +1,19 @@
 //! `build-indexes`: see [`backup_core::flows::build_indexes`].
 
 use backup_core::flows::build_indexes::{Ports, run};
-use backup_core::id::OperationId;
 use backup_core::operation::OperationKind;
 use serde_json::Value;
 
-use crate::events::{OperationEvent, parse};
-use crate::invocation::{Invocation, StepError, of};
+use crate::invocation::{Invocation, StepError};
 
 pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<Value, StepError> {
-    let OperationEvent { operation } = parse(event)?;
-    step(invocation, operation).await.map_err(of(OperationKind::Restore, operation))
-}
-
-async fn step(invocation: &Invocation<'_>, operation: OperationId) -> backup_core::Result<Value> {
-    let environment = invocation.environment;
-    let (target, store) = (environment.target().await?, environment.store()?);
-    let (keys, catalog) = (environment.keys()?, environment.catalog()?);
-    run(Ports { target: &target, store: &store, keys: &keys, catalog: &catalog }, operation).await?;
-    Ok(Value::Null)
+    invocation
+        .on_operation(OperationKind::Restore, event, async |operation| {
+            let environment = invocation.environment;
+            let (target, store) = (environment.target().await?, environment.store()?);
+            let (keys, catalog) = (environment.keys()?, environment.catalog()?);
+            run(Ports { target: &target, store: &store, keys: &keys, catalog: &catalog }, operation).await?;
+            Ok(Value::Null)
+        })
+        .await
 }

@@ -1,30 +1,26 @@
 //! `dump-chunk`: see [`backup_core::flows::dump_chunk`].
 
 use backup_core::flows::dump_chunk::{Ports, run};
-use backup_core::format::WorkItem;
-use backup_core::id::OperationId;
 use backup_core::operation::OperationKind;
 use serde_json::Value;
 
 use crate::environment::Environment;
-use crate::events::{ItemEvent, parse};
-use crate::invocation::{Invocation, StepError, of};
+use crate::invocation::{Invocation, StepError};
 
 pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<Value, StepError> {
-    let ItemEvent { operation, item } = parse(event)?;
-    step(invocation, operation, item).await.map_err(of(OperationKind::Backup, operation))
-}
-
-async fn step(
-    invocation: &Invocation<'_>,
-    operation: OperationId,
-    item: WorkItem,
-) -> backup_core::Result<Value> {
-    let environment = invocation.environment;
-    let (source, store) = (environment.source().await?, environment.store()?);
-    let (keys, catalog) = (environment.keys()?, environment.catalog()?);
-    let ports =
-        Ports { source: &source, store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock };
-    run(ports, &Environment::settings()?, operation, item).await?;
-    Ok(Value::Null)
+    invocation
+        .on_item(OperationKind::Backup, event, async |operation, item| {
+            let environment = invocation.environment;
+            let (source, store) = (environment.source().await?, environment.store()?);
+            let (keys, catalog) = (environment.keys()?, environment.catalog()?);
+            let ports = Ports {
+                source: &source,
+                store: &store,
+                keys: &keys,
+                catalog: &catalog,
+                clock: &invocation.clock,
+            };
+            run(ports, &Environment::settings()?, operation, item).await
+        })
+        .await
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use backup_aws::SystemClock;
+use backup_core::format::WorkItem;
 use backup_core::id::OperationId;
 use backup_core::operation::{Failure, OperationKind};
 use backup_core::ports::Catalog;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
 use crate::environment::Environment;
+use crate::events::{ItemEvent, OperationEvent, parse};
 
 /// One invocation of a step.
 pub(crate) struct Invocation<'a> {
@@ -33,35 +35,61 @@ impl<'a> Invocation<'a> {
         Self { step, environment, clock: SystemClock::until(context.deadline) }
     }
 
-    /// Logs how the step ended, and notes a failure in the catalog, where the state machine's own words would hide
-    /// it. Failing to note it is logged and does not replace the failure itself.
+    /// Parses the event of a step that works on a whole operation, and does the work.
+    pub(crate) async fn on_operation(
+        &self,
+        kind: OperationKind,
+        event: Value,
+        work: impl AsyncFnOnce(OperationId) -> Result<Value, Error>,
+    ) -> Result<Value, StepError> {
+        let OperationEvent { operation } = parse(event)?;
+        self.ended(kind, operation, work(operation).await)
+    }
+
+    /// Parses the event of a step that works on one item of a Map, and does the work.
+    pub(crate) async fn on_item(
+        &self,
+        kind: OperationKind,
+        event: Value,
+        work: impl AsyncFnOnce(OperationId, WorkItem) -> Result<(), Error>,
+    ) -> Result<Value, StepError> {
+        let ItemEvent { operation, item } = parse(event)?;
+        self.ended(kind, operation, work(operation, item).await.map(|()| Value::Null))
+    }
+
+    fn ended(
+        &self,
+        kind: OperationKind,
+        id: OperationId,
+        outcome: Result<Value, Error>,
+    ) -> Result<Value, StepError> {
+        if outcome.is_ok() {
+            tracing::info!(step = self.step, operation = %id, "the step succeeded");
+        }
+        outcome.map_err(|error| StepError { error, operation: Some((kind, id)) })
+    }
+
+    /// Logs a failure, and notes it in the catalog, where the state machine's own words would hide it. Failing to
+    /// note it is logged and does not replace the failure itself.
     pub(crate) async fn told(&self, outcome: Result<Value, StepError>) -> Result<Value, StepError> {
         let step = self.step;
-        match &outcome {
-            Ok(_) => tracing::info!(step, "the step succeeded"),
-            Err(StepError { error, operation }) => {
-                let kind = error.kind().name();
-                let hint = error.hint_text().unwrap_or_default();
-                let id = operation.map(|(_, id)| id.to_string()).unwrap_or_default();
-                tracing::error!(step, kind, operation = id, why = %error, hint, "the step failed");
-                if let Some((kind, id)) = operation {
-                    let noted = match self.environment.catalog() {
-                        Ok(catalog) => catalog.record_failure(*kind, *id, &Failure::of(step, error)).await,
-                        Err(why) => Err(why),
-                    };
-                    if let Err(why) = noted {
-                        tracing::error!(step, why = %why, "could not note the failure in the catalog");
-                    }
+        if let Err(StepError { error, operation }) = &outcome {
+            let kind = error.kind().name();
+            let hint = error.hint_text().unwrap_or_default();
+            let id = operation.map(|(_, id)| id.to_string()).unwrap_or_default();
+            tracing::error!(step, kind, operation = id, why = %error, hint, "the step failed");
+            if let Some((kind, id)) = operation {
+                let noted = match self.environment.catalog() {
+                    Ok(catalog) => catalog.record_failure(*kind, *id, &Failure::of(step, error)).await,
+                    Err(why) => Err(why),
+                };
+                if let Err(why) = noted {
+                    tracing::error!(step, why = %why, "could not note the failure in the catalog");
                 }
             }
         }
         outcome
     }
-}
-
-/// Attaches the operation to an error.
-pub(crate) fn of(kind: OperationKind, id: OperationId) -> impl Fn(Error) -> StepError {
-    move |error| StepError { error, operation: Some((kind, id)) }
 }
 
 impl StepError {

@@ -90,23 +90,27 @@ impl Shown {
         if self.quiet {
             return;
         }
-        let entered = execution.entered.iter().map(|(name, _)| name.as_str());
-        let steps: Vec<&str> =
-            entered.filter(|name| !matches!(*name, "done" | "failed" | "is-more-than-a-plan")).collect();
+        let hidden = |name: &str| matches!(name, "done" | "failed" | "is-more-than-a-plan");
+        let steps: Vec<&(String, i64)> = execution.entered.iter().filter(|(name, _)| !hidden(name)).collect();
         let ended = execution.succeeded.is_some();
-        for (number, name) in steps.iter().enumerate().skip(self.states.saturating_sub(1)) {
-            let is_new = number >= self.states;
-            let is_last = number + 1 == steps.len();
-            if is_new {
+        for (number, (name, entered)) in steps.iter().enumerate().skip(self.states.saturating_sub(1)) {
+            if number >= self.states {
                 self.begin(name);
             }
-            if !is_last || ended {
-                self.end(name, execution.succeeded != Some(false) || !is_last);
+            // A state lasts until the next one is entered; the hidden last ones end the others.
+            let next = execution.entered.iter().map(|(_, at)| *at).find(|at| at > entered);
+            if number + 1 < steps.len() || ended {
+                let is_last = number + 1 == steps.len();
+                self.end(
+                    name,
+                    execution.succeeded != Some(false) || !is_last,
+                    next.unwrap_or(*entered) - entered,
+                );
             }
         }
         self.states = steps.len();
         if !ended {
-            self.progress(steps.last().copied().unwrap_or_default(), map);
+            self.progress(steps.last().map(|(name, _)| name.as_str()).unwrap_or_default(), map);
         }
     }
 
@@ -139,11 +143,11 @@ impl Shown {
         }
     }
 
-    fn end(&mut self, name: &str, well: bool) {
+    fn end(&mut self, name: &str, well: bool, millis: i64) {
         if let Some(bar) = self.bar.take() {
-            let seconds = bar.elapsed().as_secs_f64();
             bar.finish_and_clear();
-            eprintln!("{} {name:18} {seconds:>5.1} s", if well { "✓" } else { "✗" });
+            let mark = if well { "✓" } else { "✗" };
+            eprintln!("{mark} {name:18} {:>3}.{} s", millis / 1000, millis % 1000 / 100);
         }
     }
 }

@@ -30,7 +30,8 @@ async fn every_released_format_is_restored() {
             let key = file.strip_prefix(&bucket).unwrap().to_str().unwrap().to_owned();
             world.store.tamper(&key, fs::read(&file).unwrap().into());
         }
-        let row: Operation = serde_json::from_slice(&fs::read(format.join("operation.json")).unwrap()).unwrap();
+        let row: Operation =
+            serde_json::from_slice(&fs::read(format.join("operation.json")).unwrap()).unwrap();
         world.catalog.create_operation(&row).await.unwrap();
         let restore = world.restore(&[]).await.unwrap_or_else(|why| panic!("{}: {why}", format.display()));
         assert_eq!(world.operation(OperationKind::Restore, restore).await.state, OperationState::Restored);

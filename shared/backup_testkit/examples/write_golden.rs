@@ -18,7 +18,9 @@ async fn main() -> ExitCode {
     let row = serde_json::to_vec_pretty(&world.operation(OperationKind::Backup, id).await);
     let mut files = vec![(format!("{folder}/operation.json"), row.unwrap_or_default())];
     let objects = world.store.objects();
-    let kept = objects.iter().filter(|(path, _)| path.contains("/chunks/") || path.ends_with("manifest.json.sealed"));
+    let kept = objects
+        .iter()
+        .filter(|(path, _)| path.contains("/chunks/") || path.ends_with("manifest.json.sealed"));
     files.extend(kept.map(|(path, body)| (format!("{folder}/bucket/{path}"), body.to_vec())));
     for (path, body) in files {
         let parent = Path::new(&path).parent().map(fs::create_dir_all);
