@@ -2,6 +2,8 @@
 //! that succeeds.
 
 use std::collections::HashMap;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use aws_sdk_lambda::types::Environment;
 
@@ -67,4 +69,33 @@ pub(crate) fn every_map_of_a_restore_fails_well(fixture: &Fixture) {
         fixture.json("./restore.sh", &["-d", "unluckier", "--full", "--yes"]);
         fixture.fill(&database, "large", 2000, 2100);
     }
+}
+
+/// Stopped from outside, an execution cannot catch anything: a rule ends its operation.
+pub(crate) fn a_stopped_execution_is_told_and_ended(fixture: &Fixture) {
+    let database = fixture.database("stopped");
+    fixture.fill(&database, "large", 0, 30_000);
+    let alerts = fixture.alerts();
+    let mut command = fixture.shell("./backup.sh", &["-d", "stopped"]);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    let running = loop {
+        let status = fixture.json("nightsafe", &["status"]);
+        if let Some(id) = status["running"][0].as_str() {
+            break id.to_owned();
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "the backup never ran");
+    };
+    let machine = fixture.stack("ProtectMachine").replace(":stateMachine:", ":execution:");
+    fixture.run(async {
+        let client = aws_sdk_sfn::Client::new(&fixture.config);
+        client.stop_execution().execution_arn(format!("{machine}:backup-{running}")).send().await.unwrap();
+    });
+    let output = command.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(8), "{told}");
+    assert!(told.contains("stopped by hand"), "{told}");
+    assert_eq!(fixture.alerts(), alerts + 1, "one alert");
+    assert!(fixture.lease_holder().is_null());
+    fixture.back_up("stopped");
 }

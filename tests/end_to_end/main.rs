@@ -20,7 +20,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 15] = [
+const TESTS: [Test; 16] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -42,6 +42,7 @@ const TESTS: [Test; 15] = [
     ),
     ("failures::every_map_of_a_backup_fails_well", failures::every_map_of_a_backup_fails_well),
     ("failures::every_map_of_a_restore_fails_well", failures::every_map_of_a_restore_fails_well),
+    ("failures::a_stopped_execution_is_told_and_ended", failures::a_stopped_execution_is_told_and_ended),
 ];
 
 fn main() -> ExitCode {

@@ -14,6 +14,8 @@ use crate::session::Session;
 
 /// Well below what the service allows, also for several operators at once.
 const LOOK_MILLIS: u64 = 800;
+/// Looks for the mark of an execution that ended outside its own error handling.
+const MARKED_LOOKS_MAX: u32 = 10;
 /// Without a terminal: how often a state that goes on is told of again.
 const LINE_SECONDS: u64 = 30;
 
@@ -41,9 +43,17 @@ pub(crate) async fn follow(
         }
         tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
     };
-    let operation = session.catalog.operation(kind, id).await?;
+    let mut operation = session.catalog.operation(kind, id).await?;
     if ended.succeeded == Some(true) {
         return Ok(operation);
+    }
+    // An execution that was stopped or timed out is marked a moment later, by a rule.
+    for _ in 0..MARKED_LOOKS_MAX {
+        if operation.state.is_final() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+        operation = session.catalog.operation(kind, id).await?;
     }
     Err(failure(&operation, ended))
 }

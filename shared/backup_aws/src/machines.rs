@@ -70,10 +70,14 @@ impl Machines {
             "RUNNING" | "PENDING_REDRIVE" => None,
             status => Some(status == "SUCCEEDED"),
         };
-        let error = described.error().map(|error| {
-            let cause: String = described.cause().unwrap_or_default().chars().take(300).collect();
-            format!("{error}: {cause}")
-        });
+        let error = match described.error() {
+            Some(error) => {
+                let cause: String = described.cause().unwrap_or_default().chars().take(300).collect();
+                format!("{error}: {cause}")
+            }
+            None => format!("the execution ended as {}", described.status().as_str()),
+        };
+        let error = (succeeded == Some(false)).then_some(error);
         Ok(Execution { succeeded, entered, error })
     }
 
