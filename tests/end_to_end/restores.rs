@@ -64,6 +64,8 @@ pub(crate) fn a_dropped_database_comes_back_whole(fixture: &Fixture) {
         shown["namespaces"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone()
     };
     assert!(entry("large")["chunks"].as_u64().unwrap() >= 20, "{}", entry("large"));
+    let even = shown["largest_chunk_bson_bytes"].as_u64().unwrap();
+    assert!(even <= 2 * 256 * 1024, "no chunk has twice the target: {even}");
     for (name, label) in [("large", "exact"), ("log", "fuzzy"), ("weather", "base-only"), ("fewer", "exact")]
     {
         assert_eq!(entry(name)["label"], label, "{name}");

@@ -32,6 +32,8 @@ pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
         let mut value = output::json("operation", &operation);
         if let (Some(fields), Some(manifest)) = (value.as_object_mut(), &manifest) {
             fields.insert("namespaces".into(), manifest.namespaces.iter().map(as_json).collect());
+            let largest = manifest.chunks().map(|(_, chunk)| chunk.stored.bson_bytes).max();
+            fields.insert("largest_chunk_bson_bytes".into(), largest.into());
         }
         println!("{value}");
         return Ok(());

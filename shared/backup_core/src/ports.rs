@@ -230,7 +230,7 @@ pub trait Source: Send + Sync {
     /// A guess at the size of a collection.
     async fn size_hint(&self, database: &str, name: &str) -> Result<SizeHint>;
 
-    /// `_id`s of about `count` documents, drawn at random and sorted by the server.
+    /// `_id`s of at least about `count` documents, evenly drawn and sorted by the server.
     async fn sample_ids(
         &self,
         database: &str,

@@ -6,13 +6,16 @@ use backup_core::id::{ClusterTime, CollectionUuid};
 use backup_core::namespace::Namespace;
 use backup_core::ports::{ChunkRead, DocumentStream, ServerFacts, SizeHint, Source};
 use backup_core::{Error, ErrorKind, Result};
-use bson::{Binary, Bson, Document, rawdoc, spec::BinarySubtype};
+use bson::{Binary, Bson, Document, RawBsonRef, RawDocumentBuf, rawdoc, spec::BinarySubtype};
 use futures_util::StreamExt;
 
 use crate::connection::Cluster;
 use crate::error::told;
 use crate::{metadata, reader};
 
+/// Up to here every `_id` is read from the index, in a fraction of a second, and parts come out even. `$sample` is
+/// for larger collections: it draws pages, and those of a small or freshly filled collection are very unequal.
+const ALL_IDS_DOCUMENTS_MAX: u64 = 200_000;
 /// MongoDB 6.0: change streams tell DDL since then.
 const WIRE_VERSION_MIN: i64 = 17;
 
@@ -86,29 +89,55 @@ impl Source for Cluster {
         uuid: CollectionUuid,
         count: u32,
     ) -> Result<Vec<IdValue>> {
-        let attempted = || format!("sample {name:?}");
+        let documents = self.size_hint(database, name).await?.documents;
         let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
-        let command = rawdoc! {
-            "aggregate": name,
-            "collectionUUID": uuid,
-            "pipeline": [{ "$sample": { "size": i64::from(count) } }, { "$project": { "_id": 1 } }, { "$sort": { "_id": 1 } }],
-            "cursor": {},
-        };
-        let batches = self.database(database)?.run_raw_cursor_command(command).batch().await;
-        let mut batches = batches.map_err(|why| told(attempted(), &why))?;
-        let mut ids = Vec::new();
-        while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|why| told(attempted(), &why))?;
-            for document in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-                let document = document.ok().and_then(bson::RawBsonRef::as_document);
-                ids.extend(document.map(|it| IdValue::of_document(it.as_bytes())).transpose()?.flatten());
-            }
+        if documents > ALL_IDS_DOCUMENTS_MAX {
+            let command = rawdoc! {
+                "aggregate": name,
+                "collectionUUID": uuid,
+                "pipeline": [{ "$sample": { "size": i64::from(count) } }, { "$project": { "_id": 1 } }, { "$sort": { "_id": 1 } }],
+                "cursor": {},
+            };
+            return self.ids(database, name, command, 1).await;
         }
-        Ok(ids)
+        let command = rawdoc! {
+            "find": name,
+            "collectionUUID": uuid,
+            "projection": { "_id": 1 },
+            "hint": { "_id": 1 },
+            "sort": { "_id": 1 },
+        };
+        let step = usize::try_from(documents / u64::from(count.max(1))).unwrap_or(1).max(1);
+        self.ids(database, name, command, step).await
     }
 
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {
         reader::open(self, read).await
+    }
+}
+
+impl Cluster {
+    /// Every `step`-th `_id` of what a command gives.
+    async fn ids(
+        &self,
+        database: &str,
+        name: &str,
+        command: RawDocumentBuf,
+        step: usize,
+    ) -> Result<Vec<IdValue>> {
+        let attempted = || format!("sample {name:?}");
+        let batches = self.database(database)?.run_raw_cursor_command(command).batch().await;
+        let mut batches = batches.map_err(|why| told(attempted(), &why))?;
+        let (mut ids, mut seen) = (Vec::new(), 0_usize);
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|why| told(attempted(), &why))?;
+            for document in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
+                let document = document.ok().and_then(RawBsonRef::as_document).filter(|_| seen % step == 0);
+                ids.extend(document.map(|it| IdValue::of_document(it.as_bytes())).transpose()?.flatten());
+                seen += 1;
+            }
+        }
+        Ok(ids)
     }
 }
 

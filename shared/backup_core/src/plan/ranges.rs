@@ -7,8 +7,7 @@ use crate::ports::SizeHint;
 /// More parts of one collection than this make a plan too large to be read by every step: 32,768 parts of 256 MiB
 /// are 8 TiB.
 const PARTS_MAX: u64 = 32_768;
-/// Samples for each part: of 1.6 million documents, 100 gave parts within a tenth of each other. Small collections
-/// come out less even.
+/// Samples for each part: of 1.6 million documents, 100 gave parts within a tenth of each other.
 const SAMPLES_PER_PART: u64 = 100;
 /// What is sampled at most: the server sorts the sample in memory.
 const SAMPLES_MAX: u64 = 200_000;
