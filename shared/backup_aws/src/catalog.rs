@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, TransactWriteItem};
 use backup_core::audit::{AuditRecord, AuditStatus};
 use backup_core::id::{Fence, OperationId, SourceName};
@@ -220,38 +221,35 @@ impl Catalog for DynamoCatalog {
     }
 
     async fn record_failure(&self, kind: OperationKind, id: OperationId, failure: &Failure) -> Result<()> {
-        self.client
+        let attempted = format!("note why {id} failed");
+        let update = self
+            .client
             .update_item()
             .table_name(&self.catalog_table)
             .set_key(Some(self.operation_key(kind, id)))
             .update_expression("SET failure = :failure")
-            .condition_expression("attribute_exists(pk)")
-            .expression_attribute_values(":failure", to_value(failure, "note a failure")?)
-            .send()
-            .await
-            .map(|_| ())
-            .map_err(|why| told(format!("note why {id} failed"), why))
+            .expression_attribute_values(":failure", to_value(failure, &attempted)?);
+        match unless_final(update, &attempted)?.send().await {
+            Err(why) if code(&why) != Some(CONDITION_FAILED) => Err(told(attempted, why)),
+            _ => Ok(()),
+        }
     }
 
     async fn fail_operation(&self, operation: &Operation, now_millis: u64) -> Result<bool> {
         let attempted = format!("end {}", operation.id);
-        let mut update = self
+        let update = self
             .client
             .update_item()
             .table_name(&self.catalog_table)
             .set_key(Some(self.operation_key(operation.kind(), operation.id)))
-            .update_expression("SET #state = :failed, finished_millis = :now, failure = :failure, revision = revision + :one")
-            .condition_expression("attribute_exists(pk) AND NOT #state IN (:final0, :final1, :final2)")
-            .expression_attribute_names("#state", "state")
+            .update_expression(
+                "SET #state = :failed, finished_millis = :now, failure = :failure, revision = revision + :one",
+            )
             .expression_attribute_values(":failed", to_value(&OperationState::Failed, &attempted)?)
             .expression_attribute_values(":now", number(now_millis))
             .expression_attribute_values(":one", number(1))
             .expression_attribute_values(":failure", to_value(&operation.failure, &attempted)?);
-        for (place, state) in FINAL_STATES.iter().enumerate() {
-            update =
-                update.expression_attribute_values(format!(":final{place}"), to_value(state, &attempted)?);
-        }
-        match update.send().await {
+        match unless_final(update, &attempted)?.send().await {
             Ok(_) => Ok(true),
             Err(why) if code(&why) == Some(CONDITION_FAILED) => Ok(false),
             Err(why) => Err(told(attempted, why)),
@@ -394,6 +392,17 @@ impl Catalog for DynamoCatalog {
             })
             .collect()
     }
+}
+
+/// The update of a row, on condition that its operation has not ended.
+fn unless_final(update: UpdateItemFluentBuilder, attempted: &str) -> Result<UpdateItemFluentBuilder> {
+    let mut update = update
+        .condition_expression("attribute_exists(pk) AND NOT #state IN (:final0, :final1, :final2)")
+        .expression_attribute_names("#state", "state");
+    for (place, state) in FINAL_STATES.iter().enumerate() {
+        update = update.expression_attribute_values(format!(":final{place}"), to_value(state, attempted)?);
+    }
+    Ok(update)
 }
 
 fn to_value<T: Serialize>(value: &T, attempted: &str) -> Result<AttributeValue> {

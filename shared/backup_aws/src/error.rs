@@ -66,6 +66,9 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
         }
         "InvalidCiphertextException" | "IncorrectKeyException" => (ErrorKind::Corrupt, None),
         "BadDigest"
+        | "KeyUnavailableException"
+        | "InternalServiceError"
+        | "ServiceUnavailableException"
         | "XAmzContentSHA256Mismatch"
         | "InternalError"
         | "InternalServerError"

@@ -117,6 +117,9 @@ impl FrameDecoder {
 
     /// Decodes all of `stored`; `give` gets the plaintext in order, in pieces of [`DECODED_PIECE_BYTES`] at most.
     pub fn push(&mut self, stored: &[u8], mut give: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        if stored.is_empty() {
+            return Ok(()); // after a frame's end, zstd would take a call without input for the start of another
+        }
         let mut piece = vec![0; DECODED_PIECE_BYTES];
         let mut input = InBuffer::around(stored);
         loop {
@@ -136,7 +139,7 @@ impl FrameDecoder {
             if !plain.is_empty() {
                 give(plain)?;
             }
-            if input.pos() == stored.len() && !full {
+            if input.pos() == stored.len() && (!full || self.at_frame_end) {
                 return Ok(());
             }
         }
@@ -213,6 +216,20 @@ mod tests {
         assert!(decode(&stored, plain_bytes + 1, 1000).is_err(), "less than expected");
         assert!(decode(&stored[..stored.len() - 1], plain_bytes, 1000).is_err(), "cut short");
         assert!(decode(&[], 0, 1).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_ends_with_its_input_is_whole() {
+        let stored = stream(&[Frame::compress(&documents(0, 100), 3).unwrap()]);
+        let mut decoder = FrameDecoder::new(u64::try_from(documents(0, 100).len()).unwrap()).unwrap();
+        decoder.push(&stored, |_| Ok(())).unwrap();
+        decoder.push(&[], |_| Ok(())).unwrap(); // what an empty last record opens to
+        decoder.finish().unwrap();
+        for pieces in 1..4 {
+            let plain = vec![7; pieces * DECODED_PIECE_BYTES];
+            let stored = compress_whole(&plain).unwrap();
+            assert!(decompress_whole(&stored, u64::MAX).unwrap() == plain, "{pieces} full pieces");
+        }
     }
 
     #[test]

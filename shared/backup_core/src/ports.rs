@@ -130,7 +130,8 @@ pub trait Catalog: Send + Sync {
     /// row has a fence, it is written only while its operation holds the lease (`Fenced` otherwise).
     async fn update_operation(&self, operation: &mut Operation) -> Result<()>;
 
-    /// Notes why a step failed, whatever else is written to the row meanwhile.
+    /// Notes why a step failed, whatever else is written to the row meanwhile. Of an operation that has ended nothing
+    /// is noted: a step that is still alive somewhere has no say any more.
     async fn record_failure(&self, kind: OperationKind, id: OperationId, failure: &Failure) -> Result<()>;
 
     /// Ends an operation as failed, without holding its lease; `false` if it had ended already.

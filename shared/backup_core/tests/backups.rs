@@ -327,3 +327,23 @@ async fn names_and_documents_stand_in_no_clear_object() {
     let documents = world.cluster.contents()["leads"].concat();
     assert_eq!(split_documents(&documents).count(), 80);
 }
+
+/// `$out` and its like: a new collection takes the place of one that was read already.
+#[tokio::test]
+async fn a_collection_renamed_over_another_does_not_end_the_backup() {
+    let world = World::with_data();
+    world.cluster.fill("fresh", [lead(1), lead(2)]);
+    let id = world.request_backup(false).await;
+    world.step(&Faults::none(), id, Step::TriggerBackup).await.unwrap();
+    let steps = world.steps_after_plan(OperationKind::Backup, id).await;
+    world.cluster.drop_namespace(DATABASE, "messages").await.unwrap();
+    world.cluster.rename(DATABASE, "fresh", "messages").await.unwrap();
+    for step in steps {
+        world.step(&Faults::none(), id, step).await.unwrap_or_else(|why| panic!("{step:?}: {why}"));
+    }
+    let manifest = manifest(&world, id).await;
+    let labels: Vec<(&str, Label)> =
+        manifest.namespaces.iter().map(|it| (it.namespace.name.as_str(), it.label)).collect();
+    assert!(labels.contains(&("fresh", Label::Exact)), "{labels:?}");
+    assert!(labels.contains(&("messages", Label::NotCaptured)), "{labels:?}");
+}

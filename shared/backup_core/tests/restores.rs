@@ -280,3 +280,29 @@ async fn writers_do_not_break_the_way_back() {
         boundary += 1;
     }
 }
+
+#[tokio::test]
+async fn every_step_run_twice_at_once_is_like_run_once() {
+    let original = World::with_data().cluster.contents();
+    for haunted in [0, 2] {
+        let world = damaged().await;
+        world.cluster.haunt("leads", haunted);
+        let id = world.request_restore(&[], true).await;
+        let mut steps = vec![Step::PlanRestore];
+        let mut at = 0;
+        while at < steps.len() {
+            let (faults, step) = (Faults::none(), steps[at]);
+            let (left, right) = tokio::join!(world.step(&faults, id, step), world.step(&faults, id, step));
+            if left.is_err() && right.is_err() {
+                world.step(&Faults::none(), id, step).await.unwrap_or_else(|why| panic!("{step:?}: {why}"));
+            }
+            if at == 0 {
+                steps.extend(world.steps_after_plan(OperationKind::Restore, id).await);
+            }
+            at += 1;
+        }
+        assert_eq!(world.operation(OperationKind::Restore, id).await.state, OperationState::Restored);
+        assert_eq!(world.cluster.contents(), original);
+        assert_eq!(world.catalog.audit(9).await.unwrap().len(), 2, "one for the backup, one for the restore");
+    }
+}

@@ -11,6 +11,8 @@ use crate::error::told;
 /// How long a server may take to be found: elections last up to twelve seconds.
 const SELECTION_SECONDS: u64 = 20;
 const CONNECT_SECONDS: u64 = 10;
+/// A call that takes longer than this is not coming back.
+const CALL_SECONDS_MAX: u64 = 120;
 /// Connections at most: a step has a handful of cursors and writers, and small clusters allow few hundred in all.
 const CONNECTIONS_MAX: u32 = 16;
 
@@ -70,8 +72,27 @@ impl Cluster {
         database: &str,
         command: bson::RawDocumentBuf,
     ) -> Result<mongodb::error::Result<bson::Document>> {
-        Ok(self.database(database)?.run_raw_command(command).await)
+        let database = self.database(database)?;
+        within("run a command", async { Ok(database.run_raw_command(command).await) }).await
     }
+
+    /// Without a time limit of its own: builds of indexes last as long as they last.
+    pub(crate) async fn long_command(
+        &self,
+        database: &str,
+        command: bson::RawDocumentBuf,
+        attempted: &str,
+    ) -> Result<bson::Document> {
+        self.database(database)?.run_raw_command(command).await.map_err(|why| told(attempted, &why))
+    }
+}
+
+/// `work` within [`CALL_SECONDS_MAX`]: the driver has no socket timeout of its own.
+pub(crate) async fn within<T>(attempted: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(Duration::from_secs(CALL_SECONDS_MAX), work).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Transient, attempted)
+            .because(format!("the server did not answer within {CALL_SECONDS_MAX} s")))
+    })
 }
 
 fn is_this_machine(host: &ServerAddress) -> bool {

@@ -13,9 +13,9 @@ const SNAPSHOT_LOST: [i32; 6] = [
     361, // CollectionUUIDMismatch: another collection has the name
 ];
 const DENIED: [i32; 3] = [13, 18, 8000];
-/// Elections, shutdowns, timeouts and conflicts.
-const TRANSIENT: [i32; 16] =
-    [6, 7, 50, 89, 91, 112, 133, 189, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436];
+/// Elections, shutdowns, timeouts, conflicts, killed cursors, and a capped collection that overtook its reader.
+const TRANSIENT: [i32; 20] =
+    [6, 7, 24, 50, 89, 91, 112, 133, 134, 136, 189, 237, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436];
 /// Tells which option, and no value of a document.
 const INVALID_OPTIONS: i32 = 72;
 

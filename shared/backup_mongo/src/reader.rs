@@ -1,7 +1,5 @@
 //! Raw batches of a cursor as a stream of concatenated documents.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use backup_core::ports::{ChunkRead, DocumentStream};
 use backup_core::{Error, ErrorKind, Result};
@@ -10,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use mongodb::raw_batch_cursor::RawBatchCursor;
 
-use crate::connection::Cluster;
+use crate::connection::{Cluster, within};
 use crate::error::told;
 
 /// A batch of 1 to 4 MB is best for speed and memory (measured: the server's own 16 MB are slower).
@@ -18,8 +16,6 @@ const BATCH_BYTES: u64 = 2 * 1024 * 1024;
 const BATCH_DOCUMENTS_MAX: u64 = 3000;
 /// Without a hint at the size of documents.
 const BATCH_DOCUMENTS_DEFAULT: u64 = 1000;
-/// A batch that takes longer than this is not coming: the driver has no socket timeout of its own.
-const BATCH_SECONDS_MAX: u64 = 120;
 
 /// A cursor over one range.
 struct CursorStream {
@@ -31,15 +27,8 @@ struct CursorStream {
 impl DocumentStream for CursorStream {
     async fn next_batch(&mut self) -> Result<Option<Bytes>> {
         let attempted = || format!("read {:?}", self.name);
-        let next = tokio::time::timeout(Duration::from_secs(BATCH_SECONDS_MAX), self.cursor.next());
-        let batch = match next.await {
-            Err(_) => {
-                let why = format!("no batch came within {BATCH_SECONDS_MAX} s");
-                return Err(Error::new(ErrorKind::Transient, attempted()).because(why));
-            }
-            Ok(None) => return Ok(None),
-            Ok(Some(batch)) => batch.map_err(|why| told(attempted(), &why))?,
-        };
+        let next = async { self.cursor.next().await.transpose().map_err(|why| told(attempted(), &why)) };
+        let Some(batch) = within(&attempted(), next).await? else { return Ok(None) };
         let documents = batch.doc_slices().map_err(|why| told(attempted(), &why))?;
         let mut bytes = BytesMut::with_capacity(documents.as_bytes().len());
         for document in documents {
@@ -56,13 +45,13 @@ impl DocumentStream for CursorStream {
 /// Opens a cursor for `read`.
 pub(crate) async fn open(cluster: &Cluster, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {
     let batch = batch_documents(read.document_bytes_hint);
-    let cursor = cluster
-        .database(&read.database)?
-        .run_raw_cursor_command(find_command(read, batch))
-        .batch_size(batch)
-        .batch()
-        .await
-        .map_err(|why| told(format!("read {:?}", read.name), &why))?;
+    let attempted = format!("read {:?}", read.name);
+    let database = cluster.database(&read.database)?;
+    let open = async {
+        let find = database.run_raw_cursor_command(find_command(read, batch)).batch_size(batch);
+        find.batch().await.map_err(|why| told(&attempted, &why))
+    };
+    let cursor = within(&attempted, open).await?;
     Ok(Box::new(CursorStream { cursor, name: read.name.clone() }))
 }
 

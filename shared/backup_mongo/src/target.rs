@@ -49,7 +49,7 @@ impl Target for Cluster {
 
     async fn create_indexes(&self, database: &str, name: &str, indexes: &[RawDocumentBuf]) -> Result<()> {
         let command = rawdoc! { "createIndexes": name, "indexes": array(indexes) };
-        self.command(database, command, &format!("build indexes on {name:?}")).await.map(|_| ())
+        self.long_command(database, command, &format!("build indexes on {name:?}")).await.map(|_| ())
     }
 
     async fn modify(&self, database: &str, name: &str, fields: &RawDocumentBuf) -> Result<()> {

@@ -79,7 +79,9 @@ impl Catalog for MemoryCatalog {
         let mut state = self.state.lock().unwrap();
         let row =
             state.operations.get_mut(&(kind, id)).ok_or_else(|| Error::new(ErrorKind::NotFound, "no row"))?;
-        row.failure = Some(failure.clone());
+        if !row.state.is_final() {
+            row.failure = Some(failure.clone());
+        }
         Ok(())
     }
 

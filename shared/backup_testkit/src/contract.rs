@@ -115,8 +115,12 @@ pub async fn catalog_rows(catalog: &dyn Catalog) {
     assert_eq!(catalog.operation(kind, row.id).await.unwrap(), row);
     assert!(catalog.fail_operation(&row, 5).await.unwrap());
     assert!(!catalog.fail_operation(&row, 6).await.unwrap(), "it ends once");
+    let late =
+        Failure { step: "dump-chunk".into(), kind: ErrorKind::Fenced, message: "late".into(), hint: None };
+    catalog.record_failure(kind, row.id, &late).await.unwrap();
     let ended = catalog.operation(kind, row.id).await.unwrap();
     assert_eq!((ended.state, ended.finished_millis), (OperationState::Failed, Some(5)));
+    assert_eq!(ended.failure, row.failure, "nobody has a say after the end");
     assert_eq!(
         catalog.update_operation(&mut row).await.unwrap_err().kind(),
         ErrorKind::Conflict,

@@ -31,7 +31,10 @@ pub async fn run() -> Result<()> {
     // The server is the referee, so it must remember T until the proof.
     let options = CloudOptions { history_seconds: 3600, ..CloudOptions::default() };
     phases.begin("start the cloud");
-    let cloud = Cloud::start(directory.path(), &options, |what| phases.detail(what)).await?;
+    let cloud = tokio::select! {
+        cloud = Cloud::start(directory.path(), &options, |what| phases.detail(what)) => cloud?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
     phases.end(String::new());
     let outcome = tokio::select! {
         outcome = story(&cloud, &mut phases) => outcome,

@@ -24,13 +24,15 @@ pub struct Ports<'a> {
 
 /// Runs the step for restore `id`.
 pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
-    let operation = ports.catalog.operation(OperationKind::Restore, id).await?;
+    let mut operation = ports.catalog.operation(OperationKind::Restore, id).await?;
     if operation.state == OperationState::Restored || operation.restore()?.dry_run {
         return Ok(());
     }
     // Before it ran, nothing can have been swapped; afterwards only the holder of the lease may touch what is live.
     if operation.state == OperationState::Running {
         ports.catalog.check_lease(&operation).await?;
+        // A run of `finish-restore` that is still alive somewhere cannot call it restored after this.
+        ports.catalog.update_operation(&mut operation).await?;
         let plan = super::open_restore_plan(ports.store, ports.keys, &operation).await?;
         swap_back(ports.target, id, &plan).await?;
     }

@@ -70,7 +70,13 @@ impl Dump<'_> {
     async fn at_some_instant(&self) -> Result<ChunkOutcome> {
         let name = self.namespace.namespace.documents_name();
         if self.namespace.label == Label::Fuzzy {
-            return self.attempt(&name, None).await;
+            return match self.attempt(&name, None).await {
+                Err(why) if why.kind() == ErrorKind::SnapshotLost => match self.name_now().await? {
+                    Some(name) => self.attempt(&name, None).await,
+                    None => Ok(ChunkOutcome::Dropped),
+                },
+                other => other,
+            };
         }
         let mut lost = match self.attempt(&name, Some(self.plan.cluster_time)).await {
             Err(why) if why.kind() == ErrorKind::SnapshotLost => why,

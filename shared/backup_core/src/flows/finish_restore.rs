@@ -14,7 +14,7 @@ use crate::plan::restore::RestorePlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Target};
 
 use super::restore_chunk::Restoring;
-use super::swap::{swap_back, swap_in};
+use super::swap::{swap_back, swap_in, unmark};
 
 /// How many replaced collections a catalog row names.
 const KEPT_ASIDE_MAX: usize = 100;
@@ -43,6 +43,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         operation = validate_and_swap(ports, &restoring).await?;
     }
     let finished = operation.finished_millis.unwrap_or_else(|| ports.clock.now_millis());
+    unmark(ports.target, id, &operation.database).await?;
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
     ports.catalog.release_lease(&operation.resource(), id).await
 }
@@ -52,12 +53,18 @@ async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Op
     every_chunk_was_validated(ports.store, restoring).await?;
     check_and_complete_metadata(ports.target, restoring).await?;
     ports.catalog.check_lease(&operation).await?;
-    if let Err(why) = swap_in(ports.target, operation.id, &restoring.plan).await {
+    // Claims the swap: should another run of this step overtake this one, its last write below is refused.
+    ports.catalog.update_operation(&mut operation).await?;
+    let swapped = swap_in(ports.target, operation.id, &restoring.plan).await;
+    let swapped = match swapped {
+        Ok(()) => index_timeseries(ports.target, restoring).await,
+        Err(why) => Err(why),
+    };
+    if let Err(why) = swapped {
         let back = swap_back(ports.target, operation.id, &restoring.plan).await;
         back.map_err(|worse| worse.while_doing(format!("take back a swap that failed ({why})")))?;
         return Err(why);
     }
-    index_timeseries(ports.target, restoring).await?;
     operation.state = OperationState::Restored;
     operation.failure = None;
     operation.finished_millis = Some(ports.clock.now_millis());

@@ -114,6 +114,7 @@ fn assemble(
     for planned in &plan.namespaces {
         namespaces.push(assemble_namespace(plan, planned, &mut results, &by_uuid)?);
     }
+    name_each_once(plan, &mut namespaces);
     add_created_meanwhile(operation, plan, now, &mut namespaces);
     let another_time =
         |chunk: &ManifestChunk| chunk.stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
@@ -133,6 +134,22 @@ fn assemble(
     };
     manifest.check()?;
     Ok(manifest)
+}
+
+/// A collection that was renamed over another one would have that one's name: both keep the names they had at T.
+fn name_each_once(plan: &BackupPlan, entries: &mut [ManifestNamespace]) {
+    loop {
+        let names: Vec<String> = entries.iter().map(|entry| entry.namespace.name.clone()).collect();
+        let stands_twice = |name: &String| names.iter().filter(|other| *other == name).count() > 1;
+        let renamed = entries.iter_mut().zip(&plan.namespaces).find(|(entry, planned)| {
+            entry.namespace.name != planned.namespace.name && stands_twice(&entry.namespace.name)
+        });
+        let Some((entry, planned)) = renamed else { return };
+        entry
+            .notes
+            .push(format!("it took the name {:?} of another collection meanwhile", entry.namespace.name));
+        entry.namespace.name.clone_from(&planned.namespace.name);
+    }
 }
 
 fn assemble_namespace(

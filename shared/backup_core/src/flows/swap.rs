@@ -4,7 +4,7 @@
 //! new collection under it. Such an intruder is moved aside too; only if writers win that race several times is it
 //! replaced in one atomic step, so that a swap always ends in one of its two states.
 
-use bson::rawdoc;
+use bson::{RawDocumentBuf, rawdoc};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::OperationId;
@@ -15,29 +15,48 @@ use crate::ports::{ChunkRead, InsertRules, Target};
 
 use super::validate_chunk::count_and_hash;
 
+/// How often the steps are worked out anew.
+const ROUNDS_MAX: u32 = 5;
 /// How often an intruder is moved aside before it is replaced.
 const INTRUDERS_MOVED_MAX: u32 = 3;
 const EXPIRY: &str = "expireAfterSeconds";
 
-/// Makes the restored state live.
+/// Makes the restored state live. Another run of the same step may be at it too: where a step finds that the other
+/// one was faster, the rest is worked out anew from what is there.
 pub(super) async fn swap_in(target: &dyn Target, restore: OperationId, plan: &RestorePlan) -> Result<()> {
-    let now = target.namespaces(&plan.database).await?;
-    for step in swap_steps(restore, plan, &now)? {
-        carry_out(target, restore, &plan.database, &step).await?;
-    }
-    // Whatever the server did with the steps: nothing may be left to do.
-    let now = target.namespaces(&plan.database).await?;
-    if swap_steps(restore, plan, &now)?.is_empty() {
-        return Ok(());
+    for _ in 0..ROUNDS_MAX {
+        let now = target.namespaces(&plan.database).await?;
+        let steps = swap_steps(restore, plan, &now)?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        for step in steps {
+            match carry_out(target, restore, &plan.database, &step).await {
+                Err(why) if matches!(why.kind(), ErrorKind::Conflict | ErrorKind::SnapshotLost) => break,
+                done => done?,
+            }
+        }
     }
     Err(Error::new(ErrorKind::Transient, format!("swap in {:?}: it is not all live yet", plan.database)))
 }
 
-/// Brings back what was live before a swap that did not end.
+/// Brings back what was live before a swap that did not end. One collection that cannot be brought back does not
+/// keep the others from it; the first error is told.
 pub(super) async fn swap_back(target: &dyn Target, restore: OperationId, plan: &RestorePlan) -> Result<()> {
     let now = target.namespaces(&plan.database).await?;
+    let mut told = Ok(());
     for step in swap_back_steps(restore, plan, &now) {
-        carry_out(target, restore, &plan.database, &step).await?;
+        told = told.and(carry_out(target, restore, &plan.database, &step).await);
+    }
+    told
+}
+
+/// Takes the marks of filled time series away: from then on they are not ours to drop.
+pub(super) async fn unmark(target: &dyn Target, restore: OperationId, database: &str) -> Result<()> {
+    for namespace in target.namespaces(database).await? {
+        if matches!(OwnName::parse(&namespace.name), Some(OwnName::Filling(of, _)) if of == restore) {
+            target.drop_namespace(database, &namespace.name).await?;
+        }
     }
     Ok(())
 }
@@ -46,10 +65,15 @@ async fn carry_out(target: &dyn Target, restore: OperationId, database: &str, st
     match step {
         SwapStep::Rename { from, to } => rename(target, restore, database, from, to).await,
         SwapStep::DropView(name) => target.drop_namespace(database, name).await,
-        SwapStep::CreateView(name, options) => target.create(database, name, options).await,
-        SwapStep::FillTimeseries(filling) => fill(target, database, filling).await,
+        SwapStep::CreateView(name, options) => {
+            create(target, restore, database, (name, options, NamespaceKind::View)).await
+        }
+        SwapStep::FillTimeseries(filling) => fill(target, restore, database, filling).await,
         SwapStep::EmptyTimeseries(filling) => {
-            target.drop_namespace(database, &filling.name).await?;
+            let now = target.namespaces(database).await?;
+            if now.iter().any(|it| it.name == filling.name && it.kind == NamespaceKind::Timeseries) {
+                target.drop_namespace(database, &filling.name).await?;
+            }
             target.drop_namespace(database, &filling.mark).await
         }
     }
@@ -65,16 +89,54 @@ async fn rename(
     for _ in 0..INTRUDERS_MOVED_MAX {
         match target.rename(database, from, to).await {
             Err(why) if why.kind() == ErrorKind::Conflict => {
-                let aside = unused_aside(restore, &target.namespaces(database).await?);
-                match target.rename(database, to, &aside).await {
-                    Err(why) if why.kind() != ErrorKind::SnapshotLost => return Err(why),
-                    _ => {} // moved, or gone by itself
+                let now = target.namespaces(database).await?;
+                // Our own names have no intruders, and without `from` another run has done this already.
+                if OwnName::parse(to).is_some() || !now.iter().any(|it| it.name == from) {
+                    return Err(why);
                 }
+                move_aside(target, restore, database, to, &now).await?;
             }
             other => return other,
         }
     }
     target.replace(database, from, to).await
+}
+
+async fn move_aside(
+    target: &dyn Target,
+    restore: OperationId,
+    database: &str,
+    intruder: &str,
+    now: &[Namespace],
+) -> Result<()> {
+    match target.rename(database, intruder, &unused_aside(restore, now)).await {
+        Err(why) if why.kind() == ErrorKind::SnapshotLost => Ok(()), // gone by itself
+        other => other,
+    }
+}
+
+/// Creates a view or time series; a collection that a writer created under its name is moved aside.
+async fn create(
+    target: &dyn Target,
+    restore: OperationId,
+    database: &str,
+    (name, options, kind): (&str, &RawDocumentBuf, NamespaceKind),
+) -> Result<()> {
+    for _ in 0..INTRUDERS_MOVED_MAX {
+        target.create(database, name, options).await?;
+        let now = target.namespaces(database).await?;
+        match now.iter().find(|it| it.name == name) {
+            Some(there) if there.kind == NamespaceKind::Collection && kind != NamespaceKind::Collection => {
+                move_aside(target, restore, database, name, &now).await?;
+            }
+            _ => return Ok(()),
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("create {name:?}: applications keep creating a collection there"),
+    )
+    .hint("stop the applications that write to it, and start the restore again"))
 }
 
 /// A name that none of the plan's items uses: the highest number in use, and one more.
@@ -90,10 +152,11 @@ fn unused_aside(restore: OperationId, now: &[Namespace]) -> String {
 
 /// Fills a time-series collection with the validated buckets, proves that they arrived, and drops the staging. Its
 /// expiry comes last, so that nothing expires before it is compared.
-async fn fill(target: &dyn Target, database: &str, filling: &Filling) -> Result<()> {
+async fn fill(target: &dyn Target, restore: OperationId, database: &str, filling: &Filling) -> Result<()> {
     let Filling { name, options, staging, mark } = filling;
     target.create(database, mark, &rawdoc! {}).await?;
-    target.create(database, name, &without(options, &[EXPIRY])?).await?;
+    let without_expiry = without(options, &[EXPIRY])?;
+    create(target, restore, database, (name, &without_expiry, NamespaceKind::Timeseries)).await?;
     let now = target.namespaces(database).await?;
     let find = |wanted: &str| now.iter().find(|it| it.name == wanted);
     let (from, to) = (find(staging), find(name).filter(|it| it.kind == NamespaceKind::Timeseries));
@@ -105,7 +168,7 @@ async fn fill(target: &dyn Target, database: &str, filling: &Filling) -> Result<
     };
     let mut buckets = target.read(&all_of(database, from)?).await?;
     while let Some(batch) = buckets.next_batch().await? {
-        target.insert(database, &to.documents_name(), batch, InsertRules { ordered: true }).await?;
+        target.insert(database, &to.documents_name(), batch, InsertRules { ordered: false }).await?;
     }
     let staged = count_and_hash(target.read(&all_of(database, from)?).await?).await?;
     if count_and_hash(target.read(&all_of(database, to)?).await?).await? != staged {
@@ -118,8 +181,7 @@ async fn fill(target: &dyn Target, database: &str, filling: &Filling) -> Result<
         let expiry = rawdoc! { "expireAfterSeconds": bson::RawBson::from(seconds) };
         target.modify(database, name, &expiry).await?;
     }
-    target.drop_namespace(database, staging).await?;
-    target.drop_namespace(database, mark).await
+    target.drop_namespace(database, staging).await
 }
 
 fn all_of(database: &str, namespace: &Namespace) -> Result<ChunkRead> {

@@ -224,7 +224,7 @@ pub enum SwapStep {
 }
 
 /// A time-series collection that is filled. It cannot be renamed, so it is made under its own name; the mark, an
-/// empty collection, says that it is ours to drop until it is complete.
+/// empty collection, says that it is ours to drop until the whole restore is done.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filling {
     /// Its name.
