@@ -14,7 +14,7 @@ use backup_core::namespace::Label;
 use backup_core::operation::{OperationKind, OperationState};
 use backup_core::ports::{Catalog, ObjectStore, Resource, Target};
 use backup_testkit::Faults;
-use backup_testkit::fixture::{DATABASE, Step, World, lead};
+use backup_testkit::fixture::{DATABASE, OnDeath, Step, World, lead};
 use bson::rawdoc;
 use bytes::Bytes;
 
@@ -132,30 +132,7 @@ async fn killed_anywhere_and_run_again_it_is_the_same_backup() {
     loop {
         let world = World::with_data();
         let id = world.request_backup(false).await;
-        let mut steps = vec![Step::TriggerBackup];
-        let (mut at, mut left, mut died) = (0, boundary, false);
-        while at < steps.len() {
-            let faults = if died { Faults::none() } else { Faults::at(left) };
-            let outcome = world.step(&faults, id, steps[at]).await;
-            if !died && faults.boundaries() > left {
-                assert!(outcome.is_err(), "{:?} went on after its process died at {boundary}", steps[at]);
-                died = true;
-                world
-                    .step(&Faults::none(), id, steps[at])
-                    .await
-                    .unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
-            } else {
-                outcome.unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
-                left = left.saturating_sub(faults.boundaries());
-            }
-            if steps[at] != Step::Close {
-                world.step(&Faults::none(), id, steps[at]).await.unwrap(); // and a doubled run, later
-            }
-            if at == 0 {
-                steps.extend(world.steps_after_plan(OperationKind::Backup, id).await);
-            }
-            at += 1;
-        }
+        let died = world.run_dying_at(OperationKind::Backup, id, boundary, OnDeath::RunAgain).await;
         let operation = world.operation(OperationKind::Backup, id).await;
         assert_eq!(operation.state, OperationState::Verified, "killed at {boundary}");
         assert_eq!(essence(&manifest(&world, id).await), expected, "killed at {boundary}");
@@ -173,18 +150,7 @@ async fn killed_anywhere_and_run_again_it_is_the_same_backup() {
 async fn every_step_run_twice_at_once_is_like_run_once() {
     let world = World::with_data();
     let id = world.request_backup(false).await;
-    let mut steps = vec![Step::TriggerBackup];
-    let mut at = 0;
-    while at < steps.len() {
-        let (faults, step) = (Faults::none(), steps[at]);
-        let (left, right) = tokio::join!(world.step(&faults, id, step), world.step(&faults, id, step));
-        assert!(left.is_ok() || right.is_ok(), "{step:?}");
-        world.step(&Faults::none(), id, step).await.ok(); // the state machine's retry of the one that lost
-        if at == 0 {
-            steps.extend(world.steps_after_plan(OperationKind::Backup, id).await);
-        }
-        at += 1;
-    }
+    world.run_each_twice_at_once(OperationKind::Backup, id).await;
     assert_eq!(world.operation(OperationKind::Backup, id).await.state, OperationState::Verified);
     assert_eq!(world.catalog.audit(9).await.unwrap().len(), 1);
 }

@@ -8,7 +8,7 @@ use backup_core::namespace::OwnName;
 use backup_core::operation::{OperationKind, OperationState};
 use backup_core::ports::{Catalog, Resource, Target};
 use backup_testkit::Faults;
-use backup_testkit::fixture::{DATABASE, Step, World, lead};
+use backup_testkit::fixture::{DATABASE, OnDeath, Step, World, lead};
 use bson::rawdoc;
 
 /// A world with a backup, whose database was changed afterwards.
@@ -94,14 +94,16 @@ async fn a_document_that_differs_in_staging_is_found_before_the_swap() {
     }
 }
 
-/// Every step, killed before and after every call, then run again: always the restored state.
+/// Every step, killed before and after every call, then run again (and once more): always the restored state.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_it_is_restored() {
     let original = World::with_data().cluster.contents();
     let mut boundary = 0;
     loop {
         let world = damaged().await;
-        let died = run_dying_at(&world, boundary, true).await;
+        let id = world.request_restore(&[], true).await;
+        let died = world.run_dying_at(OperationKind::Restore, id, boundary, OnDeath::RunAgain).await;
+        assert_eq!(world.operation(OperationKind::Restore, id).await.state, OperationState::Restored);
         assert_eq!(world.cluster.contents(), original, "killed at {boundary}");
         if !died {
             break;
@@ -119,50 +121,15 @@ async fn killed_anywhere_and_given_up_nothing_has_changed() {
     loop {
         let world = damaged().await;
         let before = world.cluster.contents();
-        let died = run_dying_at(&world, boundary, false).await;
-        let now = world.cluster.contents();
-        if !died {
+        let id = world.request_restore(&[], true).await;
+        if !world.run_dying_at(OperationKind::Restore, id, boundary, OnDeath::GiveUp).await {
             break;
         }
+        let now = world.cluster.contents();
         assert!(now == before || now == original, "killed at {boundary}: neither as it was nor restored");
         assert!(world.cluster.staging().is_empty(), "killed at {boundary}");
         boundary += 1;
     }
-}
-
-/// Runs a restore whose process dies at `boundary`; then either goes on or gives up. Whether it died.
-async fn run_dying_at(world: &World, boundary: u64, go_on: bool) -> bool {
-    let id = world.request_restore(&[], true).await;
-    let mut steps = vec![Step::PlanRestore];
-    let (mut at, mut left, mut died) = (0, boundary, false);
-    while at < steps.len() {
-        let faults = if died { Faults::none() } else { Faults::at(left) };
-        let outcome = world.step(&faults, id, steps[at]).await;
-        if !died && faults.boundaries() > left {
-            assert!(outcome.is_err(), "{:?} went on after its process died at {boundary}", steps[at]);
-            died = true;
-            if !go_on {
-                world
-                    .step(&Faults::none(), id, Step::AbandonRestore)
-                    .await
-                    .unwrap_or_else(|why| panic!("{boundary}: {why}"));
-                return true;
-            }
-            world
-                .step(&Faults::none(), id, steps[at])
-                .await
-                .unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
-        } else {
-            outcome.unwrap_or_else(|why| panic!("{boundary}: {:?}: {why}", steps[at]));
-            left = left.saturating_sub(faults.boundaries());
-        }
-        if at == 0 {
-            steps.extend(world.steps_after_plan(OperationKind::Restore, id).await);
-        }
-        at += 1;
-    }
-    assert_eq!(world.operation(OperationKind::Restore, id).await.state, OperationState::Restored);
-    died
 }
 
 #[tokio::test]
@@ -260,6 +227,7 @@ async fn writers_do_not_break_the_swap() {
 /// The same while a swap is taken back.
 #[tokio::test]
 async fn writers_do_not_break_the_way_back() {
+    let restored = World::with_data().cluster.contents();
     let mut boundary = 0;
     loop {
         let world = damaged().await;
@@ -267,16 +235,14 @@ async fn writers_do_not_break_the_way_back() {
         for name in ["leads", "messages", "junk"] {
             world.cluster.haunt(name, 1);
         }
-        if !run_dying_at(&world, boundary, false).await {
+        let id = world.request_restore(&[], true).await;
+        if !world.run_dying_at(OperationKind::Restore, id, boundary, OnDeath::GiveUp).await {
             break;
         }
         let now = world.cluster.contents();
         let unharmed = |name: &str| now.get(name) == before.get(name);
-        let restored = World::with_data().cluster.contents();
-        assert!(
-            ["leads", "messages", "active"].into_iter().all(unharmed) || now["leads"] == restored["leads"],
-            "killed at {boundary}"
-        );
+        let is_back = ["leads", "messages", "active"].into_iter().all(unharmed);
+        assert!(is_back || now["leads"] == restored["leads"], "killed at {boundary}");
         boundary += 1;
     }
 }
@@ -288,19 +254,7 @@ async fn every_step_run_twice_at_once_is_like_run_once() {
         let world = damaged().await;
         world.cluster.haunt("leads", haunted);
         let id = world.request_restore(&[], true).await;
-        let mut steps = vec![Step::PlanRestore];
-        let mut at = 0;
-        while at < steps.len() {
-            let (faults, step) = (Faults::none(), steps[at]);
-            let (left, right) = tokio::join!(world.step(&faults, id, step), world.step(&faults, id, step));
-            if left.is_err() && right.is_err() {
-                world.step(&Faults::none(), id, step).await.unwrap_or_else(|why| panic!("{step:?}: {why}"));
-            }
-            if at == 0 {
-                steps.extend(world.steps_after_plan(OperationKind::Restore, id).await);
-            }
-            at += 1;
-        }
+        world.run_each_twice_at_once(OperationKind::Restore, id).await;
         assert_eq!(world.operation(OperationKind::Restore, id).await.state, OperationState::Restored);
         assert_eq!(world.cluster.contents(), original);
         assert_eq!(world.catalog.audit(9).await.unwrap().len(), 2, "one for the backup, one for the restore");

@@ -58,6 +58,15 @@ pub enum Step {
     AbandonRestore,
 }
 
+/// What happens after a process died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeath {
+    /// The state machine runs the step again, and the rest.
+    RunAgain,
+    /// The state machine gives the restore up.
+    GiveUp,
+}
+
 /// The database that worlds begin with.
 pub const DATABASE: &str = "crm";
 
@@ -193,6 +202,71 @@ impl World {
                 vec![Step::FinishRestore],
             ]
             .concat(),
+        }
+    }
+
+    const fn first_step(kind: OperationKind) -> Step {
+        match kind {
+            OperationKind::Backup => Step::TriggerBackup,
+            OperationKind::Restore => Step::PlanRestore,
+        }
+    }
+
+    async fn must(&self, id: OperationId, step: Step, when: &str) {
+        self.step(&Faults::none(), id, step).await.unwrap_or_else(|why| panic!("{when}: {step:?}: {why}"));
+    }
+
+    /// Runs all steps, in a process that dies at `boundary` (counted over all of them); each step that succeeded is
+    /// run once more, as a doubled event would. Whether it died: false once `boundary` is beyond the last call.
+    pub async fn run_dying_at(
+        &self,
+        kind: OperationKind,
+        id: OperationId,
+        boundary: u64,
+        then: OnDeath,
+    ) -> bool {
+        let when = format!("killed at {boundary}");
+        let mut steps = vec![Self::first_step(kind)];
+        let (mut at, mut left, mut died) = (0, boundary, false);
+        while at < steps.len() {
+            let step = steps[at];
+            let faults = if died { Faults::none() } else { Faults::at(left) };
+            let outcome = self.step(&faults, id, step).await;
+            if !died && faults.boundaries() > left {
+                assert!(outcome.is_err(), "{when}: {step:?} went on");
+                died = true;
+                if then == OnDeath::GiveUp {
+                    self.must(id, Step::AbandonRestore, &when).await;
+                    return true;
+                }
+                self.must(id, step, &when).await;
+            } else {
+                outcome.unwrap_or_else(|why| panic!("{when}: {step:?}: {why}"));
+                left = left.saturating_sub(faults.boundaries());
+            }
+            self.must(id, step, &when).await;
+            if at == 0 {
+                steps.extend(self.steps_after_plan(kind, id).await);
+            }
+            at += 1;
+        }
+        died
+    }
+
+    /// Runs every step twice at once; where both runs fail, as a state machine would see it, it is run again.
+    pub async fn run_each_twice_at_once(&self, kind: OperationKind, id: OperationId) {
+        let mut steps = vec![Self::first_step(kind)];
+        let mut at = 0;
+        while at < steps.len() {
+            let (faults, step) = (Faults::none(), steps[at]);
+            let (left, right) = tokio::join!(self.step(&faults, id, step), self.step(&faults, id, step));
+            if left.is_err() && right.is_err() {
+                self.must(id, step, "after two at once").await;
+            }
+            if at == 0 {
+                steps.extend(self.steps_after_plan(kind, id).await);
+            }
+            at += 1;
         }
     }
 
