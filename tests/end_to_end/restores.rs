@@ -73,6 +73,13 @@ pub(crate) fn a_dropped_database_comes_back_whole(fixture: &Fixture) {
     fixture.run(async { database.drop().await }).unwrap();
     let restore = fixture.json("./restore.sh", &["-d", "everything", "--full"]);
     assert_eq!(restore["state"], "restored");
+    for (record, kind, id) in [(0, "restore", &restore["id"]), (1, "backup", &backup["id"])] {
+        let record = &fixture.json("nightsafe", &["audit", "--limit", "2"])["records"][record];
+        let fields: Vec<&String> = record.as_object().unwrap().keys().collect();
+        assert_eq!(fields, ["details", "operation", "status", "timestamp", "user"]);
+        assert_eq!((&record["operation"], &record["status"]), (&kind.into(), &"success".into()));
+        assert_eq!(&record["details"]["id"], id);
+    }
     proof::ensure_equal("documents", &hashes, &fixture.hashes(&database)).unwrap();
     proof::ensure_equal("options and indexes", &metadata, &fixture.metadata(&database)).unwrap();
     assert!(

@@ -30,11 +30,13 @@ pub(crate) enum Command {
     /// Restore a database, or some of its collections.
     Restore(RestoreArguments),
     /// List backups and restores, newest first.
-    List(ListArguments),
+    List(LimitArguments),
     /// Show one backup or restore in full.
     Show(ShowArguments),
     /// Say in one screen whether all is well.
     Status,
+    /// Print the audit trail, newest first: who backed up or restored what, and how it ended.
+    Audit(LimitArguments),
 }
 
 #[derive(Args)]
@@ -73,8 +75,8 @@ pub(crate) struct RestoreArguments {
 }
 
 #[derive(Args)]
-pub(crate) struct ListArguments {
-    /// How many of each kind at most.
+pub(crate) struct LimitArguments {
+    /// How many at most (of each kind, where there are several).
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
 }

@@ -4,11 +4,11 @@ use backup_core::Result;
 use backup_core::operation::{Detail, Operation, OperationKind};
 use backup_core::ports::Catalog;
 
-use crate::arguments::ListArguments;
+use crate::arguments::LimitArguments;
 use crate::output;
 use crate::session::Session;
 
-pub(crate) async fn run(session: &Session, wanted: &ListArguments) -> Result<()> {
+pub(crate) async fn run(session: &Session, wanted: &LimitArguments) -> Result<()> {
     let mut all = session.catalog.operations(OperationKind::Backup, wanted.limit).await?;
     all.extend(
         session.catalog.operations(OperationKind::Restore, wanted.limit).await?.into_iter().filter(is_shown),

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 mod arguments;
+mod audit;
 mod backup;
 mod follow;
 mod list;
@@ -43,6 +44,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
         Command::List(wanted) => list::run(&session, wanted).await,
         Command::Show(wanted) => show::run(&session, wanted.id).await,
         Command::Status => status::run(&session).await,
+        Command::Audit(wanted) => audit::run(&session, wanted).await,
     }
 }
 
