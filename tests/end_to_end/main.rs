@@ -8,6 +8,7 @@
 
 mod backups;
 mod bytes;
+mod corpus;
 mod failures;
 mod fixture;
 mod ports;
@@ -20,7 +21,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 16] = [
+const TESTS: [Test; 18] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -35,6 +36,8 @@ const TESTS: [Test; 16] = [
         restores::one_collection_comes_back_and_the_rest_is_left,
     ),
     ("restores::replacing_needs_the_operators_word", restores::replacing_needs_the_operators_word),
+    ("corpus::everything_a_server_takes_survives", corpus::everything_a_server_takes_survives),
+    ("corpus::two_thousand_tiny_collections_survive", corpus::two_thousand_tiny_collections_survive),
     ("bytes::a_chunk_is_read_without_any_of_our_code", bytes::a_chunk_is_read_without_any_of_our_code),
     (
         "bytes::the_oracle_and_we_open_what_the_other_sealed",

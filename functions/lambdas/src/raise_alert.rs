@@ -34,7 +34,7 @@ struct ExecutionEnded {
 /// `None` for an execution that is not one of ours (somebody started the machine by hand without an operation).
 pub(crate) fn from_event_bridge(event: Value) -> Result<Option<CaughtEvent>> {
     let event: EventBridgeEvent<ExecutionEnded> = serde_json::from_value(event)
-        .map_err(|why| Error::new(ErrorKind::Invalid, "read the event of a rule").because(why))?;
+        .map_err(|_| Error::new(ErrorKind::Invalid, "read the event of a rule: it is not one"))?;
     let ended = event.detail;
     let kind = match ended.name.split_once('-').map(|(kind, _)| kind) {
         Some("backup") => OperationKind::Backup,

@@ -172,7 +172,11 @@ impl Catalog for DynamoCatalog {
             Error::new(ErrorKind::NotFound, format!("{attempted}: the catalog has none"))
                 .hint("`nightsafe list` shows what there is")
         })?;
-        from_item(item, &attempted)
+        let row: Operation = from_item(item, &attempted)?;
+        if (row.kind(), row.id) != (kind, id) {
+            return Err(Error::new(ErrorKind::Corrupt, format!("{attempted}: the row is another's")));
+        }
+        Ok(row)
     }
 
     async fn operations(&self, kind: OperationKind, count_max: u32) -> Result<Vec<Operation>> {
@@ -213,7 +217,7 @@ impl Catalog for DynamoCatalog {
             Err(why) => Err(match failed_conditions(&why).as_slice() {
                 [_, true] => fenced(operation.id),
                 [true, ..] => {
-                    Error::new(ErrorKind::Conflict, format!("{attempted}: another step wrote it meanwhile"))
+                    Error::new(ErrorKind::Transient, format!("{attempted}: another step wrote it meanwhile"))
                 }
                 _ => told(attempted, why),
             }),

@@ -57,7 +57,9 @@ impl FromStr for DocumentHash {
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text, &mut bytes)
-            .map_err(|_| Error::new(ErrorKind::Invalid, "read a document hash"))?;
+            .ok()
+            .filter(|()| !text.bytes().any(|byte| byte.is_ascii_uppercase()))
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "read a document hash"))?;
         let mut limbs = [0; 4];
         for (limb, bytes) in limbs.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *limb = u64::from_le_bytes(*bytes);

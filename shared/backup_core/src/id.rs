@@ -222,7 +222,9 @@ impl FromStr for CollectionUuid {
     fn from_str(text: &str) -> Result<Self> {
         let mut bytes = [0; 16];
         hex::decode_to_slice(text, &mut bytes)
-            .map_err(|_| Error::new(ErrorKind::Invalid, "read collection UUID"))?;
+            .ok()
+            .filter(|()| !text.bytes().any(|byte| byte.is_ascii_uppercase()))
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "read collection UUID"))?;
         Ok(Self(bytes))
     }
 }

@@ -165,7 +165,8 @@ impl OwnName {
         let (make, rest) =
             kinds.iter().find_map(|(prefix, make)| Some((make, name.strip_prefix(prefix)?)))?;
         let (id, number) = rest.split_once('.')?;
-        Some(make(id.parse().ok()?, number.parse().ok()?))
+        let own = make(id.parse().ok()?, number.parse().ok()?);
+        (own.to_string() == name).then_some(own) // "+7" and "007" are numbers, too
     }
 }
 

@@ -120,14 +120,15 @@ pub trait Catalog: Send + Sync {
     /// Adds a request; `Conflict` if the id exists.
     async fn create_operation(&self, operation: &Operation) -> Result<()>;
 
-    /// The operation with this id.
+    /// The operation with this id; `Corrupt` if its row is another's.
     async fn operation(&self, kind: OperationKind, id: OperationId) -> Result<Operation>;
 
     /// The newest operations of a kind, newest first, at most `count_max`.
     async fn operations(&self, kind: OperationKind, count_max: u32) -> Result<Vec<Operation>>;
 
-    /// Writes the row if nobody wrote it since it was read (`Conflict` otherwise) and counts its revision. If the
-    /// row has a fence, it is written only while its operation holds the lease (`Fenced` otherwise).
+    /// Writes the row if nobody wrote it since it was read (`Transient` otherwise: a step that is repeated finds what
+    /// the other one did) and counts its revision. If the row has a fence, it is written only while its operation
+    /// holds the lease (`Fenced` otherwise).
     async fn update_operation(&self, operation: &mut Operation) -> Result<()>;
 
     /// Notes why a step failed, whatever else is written to the row meanwhile. Of an operation that has ended nothing

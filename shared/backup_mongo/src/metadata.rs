@@ -1,11 +1,11 @@
 //! Collections, views and indexes of a database, as the server describes them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use backup_core::id::CollectionUuid;
 use backup_core::namespace::{Namespace, NamespaceKind};
 use backup_core::{Error, ErrorKind, Result};
-use bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use bson::{Binary, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr, rawdoc, spec::BinarySubtype};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::connection::Cluster;
@@ -20,7 +20,12 @@ pub(crate) async fn namespaces(cluster: &Cluster, database: &str) -> Result<Vec<
     let listed = list_collections(cluster, database).await?;
     let buckets: HashMap<String, CollectionUuid> =
         listed.iter().filter_map(|it| Some((it.name.strip_prefix(BUCKETS)?.to_owned(), it.uuid?))).collect();
-    let wanted = listed.into_iter().filter(|it| !it.name.starts_with(BUCKETS) && it.name != "system.views");
+    let series: HashSet<String> =
+        listed.iter().filter(|it| it.kind == NamespaceKind::Timeseries).map(|it| it.name.clone()).collect();
+    // Buckets whose time series is gone stand for themselves.
+    let wanted = listed.into_iter().filter(|it| {
+        it.name != "system.views" && !it.name.strip_prefix(BUCKETS).is_some_and(|name| series.contains(name))
+    });
     let mut all: Vec<Namespace> = stream::iter(wanted)
         .map(|mut namespace| {
             if namespace.kind == NamespaceKind::Timeseries {
@@ -89,8 +94,15 @@ async fn with_indexes(
         return Ok(Some(namespace));
     }
     let attempted = || format!("list the indexes of {:?}", namespace.name);
+    let mut command = RawDocumentBuf::new();
+    match namespace.uuid.filter(|_| namespace.kind == NamespaceKind::Collection) {
+        // By its name it might be another one by now.
+        Some(uuid) => command.append(cstr!("listIndexes"), binary(uuid)),
+        None => command.append(cstr!("listIndexes"), namespace.name.as_str()),
+    }
     // With build UUIDs the server tells finished indexes from those still being built.
-    let command = rawdoc! { "listIndexes": namespace.name.as_str(), "includeBuildUUIDs": true, "cursor": {} };
+    command.append(cstr!("includeBuildUUIDs"), true);
+    command.append(cstr!("cursor"), rawdoc! {});
     let mut batches = match cluster.database(database)?.run_raw_cursor_command(command).batch().await {
         Ok(batches) => batches,
         Err(why) if code_of(&why) == Some(code::NAMESPACE_NOT_FOUND) => return Ok(None),
@@ -114,6 +126,11 @@ async fn with_indexes(
     }
     (namespace.indexes, namespace.unfinished_indexes) = (indexes, unfinished);
     Ok(Some(namespace))
+}
+
+/// A UUID as commands take it.
+pub(crate) fn binary(uuid: CollectionUuid) -> Binary {
+    Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() }
 }
 
 /// `documents` as a BSON array.

@@ -6,7 +6,7 @@ use backup_core::id::{ClusterTime, CollectionUuid};
 use backup_core::namespace::Namespace;
 use backup_core::ports::{ChunkRead, DocumentStream, ServerFacts, SizeHint, Source};
 use backup_core::{Error, ErrorKind, Result};
-use bson::{Binary, Bson, Document, RawBsonRef, RawDocumentBuf, rawdoc, spec::BinarySubtype};
+use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, rawdoc};
 use futures_util::StreamExt;
 
 use crate::connection::Cluster;
@@ -90,7 +90,7 @@ impl Source for Cluster {
         count: u32,
     ) -> Result<Vec<IdValue>> {
         let documents = self.size_hint(database, name).await?.documents;
-        let uuid = Binary { subtype: BinarySubtype::Uuid, bytes: uuid.0.to_vec() };
+        let uuid = metadata::binary(uuid);
         if documents > ALL_IDS_DOCUMENTS_MAX {
             let command = rawdoc! {
                 "aggregate": name,

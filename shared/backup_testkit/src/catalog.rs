@@ -24,6 +24,13 @@ pub struct MemoryCatalog {
     state: Arc<Mutex<State>>,
 }
 
+impl MemoryCatalog {
+    /// Edits a row behind everybody's back.
+    pub fn tamper(&self, kind: OperationKind, id: OperationId, edit: impl FnOnce(&mut Operation)) {
+        edit(self.state.lock().unwrap().operations.get_mut(&(kind, id)).unwrap());
+    }
+}
+
 impl State {
     fn holds(&self, operation: &Operation) -> Result<()> {
         let lease = self.leases.get(&operation.resource());
@@ -51,7 +58,11 @@ impl Catalog for MemoryCatalog {
     async fn operation(&self, kind: OperationKind, id: OperationId) -> Result<Operation> {
         let state = self.state.lock().unwrap();
         let missing = || Error::new(ErrorKind::NotFound, format!("look up {id}"));
-        state.operations.get(&(kind, id)).cloned().ok_or_else(missing)
+        let row = state.operations.get(&(kind, id)).ok_or_else(missing)?;
+        if (row.kind(), row.id) != (kind, id) {
+            return Err(Error::new(ErrorKind::Corrupt, format!("look up {id}: the row is another's")));
+        }
+        Ok(row.clone())
     }
 
     async fn operations(&self, kind: OperationKind, count_max: u32) -> Result<Vec<Operation>> {
@@ -69,7 +80,7 @@ impl Catalog for MemoryCatalog {
         }
         let row = state.operations.get_mut(&(operation.kind(), operation.id));
         let row = row.filter(|row| row.revision == operation.revision);
-        let row = row.ok_or_else(|| Error::new(ErrorKind::Conflict, "update: another step wrote it"))?;
+        let row = row.ok_or_else(|| Error::new(ErrorKind::Transient, "update: another step wrote it"))?;
         operation.revision += 1;
         *row = operation.clone();
         Ok(())

@@ -106,7 +106,7 @@ pub async fn catalog_rows(catalog: &dyn Catalog) {
     row.totals.documents = 1 << 40;
     catalog.update_operation(&mut row).await.unwrap();
     assert_eq!(catalog.operation(kind, row.id).await.unwrap(), row);
-    assert_eq!(catalog.update_operation(&mut stale).await.unwrap_err().kind(), ErrorKind::Conflict, "stale");
+    assert_eq!(catalog.update_operation(&mut stale).await.unwrap_err().kind(), ErrorKind::Transient, "stale");
 
     let failure =
         Failure { step: "dump-chunk".into(), kind: ErrorKind::Denied, message: "no".into(), hint: None };
@@ -123,7 +123,7 @@ pub async fn catalog_rows(catalog: &dyn Catalog) {
     assert_eq!(ended.failure, row.failure, "nobody has a say after the end");
     assert_eq!(
         catalog.update_operation(&mut row).await.unwrap_err().kind(),
-        ErrorKind::Conflict,
+        ErrorKind::Transient,
         "ended meanwhile"
     );
 

@@ -1,5 +1,5 @@
 //! Development only: every port in memory, a wrapper that makes calls fail or the process "die" at any of them, the
-//! contract suite that the ports in memory and the real ones both pass, and fixtures.
+//! contract suite that the ports in memory and the real ones both pass, fixtures, and hostile input for fuzzing.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,7 +10,9 @@
 )]
 
 pub mod contract;
+pub mod corpus;
 pub mod fixture;
+pub mod hostile;
 
 mod catalog;
 mod cluster;

@@ -8,7 +8,7 @@ use bson::{RawDocument, RawDocumentBuf};
 use serde::{Deserialize, Serialize};
 
 use super::walk::elements;
-use crate::error::{Error, ErrorKind, Result, corrupt};
+use crate::error::{Result, corrupt};
 
 /// One `_id`, kept as the document `{_id: value}` in the bytes the server gave.
 #[derive(Clone, PartialEq)]
@@ -72,9 +72,9 @@ impl Serialize for IdValue {
 impl<'de> Deserialize<'de> for IdValue {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)?;
-        Self::of_document(&bytes)
-            .and_then(|id| id.ok_or_else(|| Error::new(ErrorKind::Invalid, "a range bound has no _id")))
-            .map_err(serde::de::Error::custom)
+        let id = Self::of_document(&bytes).map_err(serde::de::Error::custom)?;
+        id.filter(|id| id.0.as_bytes() == bytes)
+            .ok_or_else(|| serde::de::Error::custom("a range bound is not one document {_id: value}"))
     }
 }
 

@@ -68,13 +68,16 @@ fn next_element(bytes: &[u8]) -> Option<(Element<'_>, &[u8])> {
 
 /// How many bytes the value at the start of `bytes` takes; `None` for an unknown type or an impossible length.
 fn value_length(kind: u8, bytes: &[u8]) -> Option<usize> {
-    let prefixed =
-        |extra: usize| usize::try_from(i32::from_le_bytes(*bytes.first_chunk()?)).ok()?.checked_add(extra);
+    let prefixed_from = |least: usize, extra: usize| {
+        let length = usize::try_from(i32::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+        (length >= least).then(|| length.checked_add(extra))?
+    };
+    let prefixed = |extra: usize| prefixed_from(0, extra);
     let c_string = |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| *byte == 0)? + 1);
     Some(match kind {
         0x01 | 0x09 | 0x11 | 0x12 => 8,     // double, date, timestamp, 64-bit integer
         0x02 | 0x0d | 0x0e => prefixed(4)?, // string, code, symbol
-        0x03 | 0x04 | 0x0f => prefixed(0)?, // document, array, code with scope
+        0x03 | 0x04 | 0x0f => prefixed_from(DOCUMENT_BYTES_MIN, 0)?, // document, array, code with scope
         0x05 => prefixed(5)?,               // binary: length, subtype, bytes
         0x06 | 0x0a | 0x7f | 0xff => 0,     // undefined, null, max key, min key
         0x07 => 12,                         // object id

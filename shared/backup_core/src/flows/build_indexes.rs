@@ -1,6 +1,9 @@
 //! `build-indexes`: builds every index on the staging collections, once all documents are in. Expiry comes later.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
+
 use crate::error::Result;
+use crate::format::ManifestNamespace;
 use crate::id::OperationId;
 use crate::namespace::NamespaceKind;
 use crate::plan::metadata::index_specs;
@@ -21,22 +24,30 @@ pub struct Ports<'a> {
     pub catalog: &'a dyn Catalog,
 }
 
+/// Collections whose indexes are built at once: a server builds three at a time, the fourth waits at its door.
+const COLLECTIONS_AT_ONCE: usize = 4;
+
 /// Runs the step for restore `id`.
 pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
-    let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
-    for item in restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Collection) {
-        let Some(entry) = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name)
-        else {
-            continue;
-        };
-        let indexes = index_specs(&entry.namespace)?;
-        if !indexes.is_empty() {
-            ports
-                .target
-                .create_indexes(&restoring.operation.database, &restoring.staging(entry)?, &indexes)
-                .await
-                .map_err(|why| why.while_doing(format!("build the indexes of {:?}", item.name)))?;
-        }
+    let restoring = &Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+    let ordinary = restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Collection);
+    let entries = ordinary
+        .filter_map(|item| restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name));
+    let builds = stream::iter(entries).map(|entry| build(ports.target, restoring, entry));
+    builds.buffer_unordered(COLLECTIONS_AT_ONCE).try_collect().await
+}
+
+/// Builds the indexes of one staging collection; those that exist are left as they are.
+pub(super) async fn build(
+    target: &dyn Target,
+    restoring: &Restoring,
+    entry: &ManifestNamespace,
+) -> Result<()> {
+    let indexes = index_specs(&entry.namespace)?;
+    if indexes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let (database, staging) = (&restoring.operation.database, restoring.staging(entry)?);
+    let built = target.create_indexes(database, &staging, &indexes).await;
+    built.map_err(|why| why.while_doing(format!("build the indexes of {:?}", entry.namespace.name)))
 }

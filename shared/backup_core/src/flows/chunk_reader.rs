@@ -230,3 +230,39 @@ fn cut_batches(plain: &mut Vec<u8>, last: bool, out: &mut Vec<Vec<u8>>) -> Resul
     plain.drain(..batch_start);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use backup_testkit::hostile::{self, Draw, assert_discreet};
+
+    use super::*;
+    use crate::bson::DOCUMENT_BYTES_MAX;
+
+    #[test]
+    fn batches_are_the_stream_cut_between_documents() {
+        let two_documents = b"\x05\0\0\0\0\x0c\0\0\0\x10a\0\x01\0\0\0\0";
+        bolero::check!().for_each(|input: &[u8]| {
+            let mut draw = Draw::new(input);
+            let (step, copies) = (64 + draw.below(4000), 1 + draw.below(1500));
+            let valid = two_documents.repeat(copies);
+            let stream = hostile::bytes(&valid, &mut draw);
+            let (mut plain, mut batches) = (Vec::new(), Vec::new());
+            let cut = stream.chunks(step).try_for_each(|piece| {
+                plain.extend_from_slice(piece);
+                cut_batches(&mut plain, false, &mut batches)
+            });
+            let cut = cut.and_then(|()| cut_batches(&mut plain, true, &mut batches));
+            if let Err(why) = cut {
+                assert!(split_documents(&stream).any(|document| document.is_err()), "refused without reason");
+                assert_discreet(&why);
+                return;
+            }
+            assert_eq!(batches.concat(), stream);
+            for batch in batches {
+                let documents = split_documents(&batch).take_while(Result::is_ok).count();
+                assert!(documents <= usize::try_from(BATCH_DOCUMENTS).unwrap());
+                assert!(batch.len() < BATCH_BYTES + DOCUMENT_BYTES_MAX);
+            }
+        });
+    }
+}

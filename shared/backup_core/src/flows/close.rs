@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::audit::{AuditRecord, AuditStatus, iso_8601};
@@ -44,19 +45,28 @@ struct IntegrityReport {
     verified_at: String,
 }
 
+impl IntegrityReport {
+    fn to_json(&self) -> Result<Bytes> {
+        let json = serde_json::to_vec(self);
+        json.map(Bytes::from).map_err(|why| Error::new(ErrorKind::Internal, "write JSON").because(why))
+    }
+}
+
 /// Runs the step for backup `id`.
 pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let mut operation = ports.catalog.operation(OperationKind::Backup, id).await?;
     let now = ports.clock.now_millis();
     if operation.state == OperationState::Sealed {
         let place = operation.backup_place()?;
-        let manifest = super::open_manifest(ports.store, ports.keys, &operation).await?;
+        let opened = super::open_manifest_and_key(ports.store, ports.keys, &operation).await?;
+        let manifest = opened.value;
         let work = ports.store.get(ObjectKey::BackupWork(place), WORK_BYTES_MAX).await?;
         let mut verified = HashSet::new();
-        for item in read_work_items(&work)? {
-            let evidence: VerifiedChunks =
-                super::read_json(ports.store, ObjectKey::Verified(place, item.first)).await?;
-            verified.extend(evidence.ordinals);
+        let items = read_work_items(&work).map_err(|why| why.while_doing(format!("close backup {id}")))?;
+        for item in items {
+            let key = ObjectKey::Verified(place, item.first);
+            let found: VerifiedChunks = super::read_evidence(ports.store, &opened.evidence, key).await?;
+            verified.extend(found.ordinals);
         }
         if let Some((_, chunk)) = manifest.chunks().find(|(_, chunk)| !verified.contains(&chunk.ordinal)) {
             return Err(Error::new(
@@ -78,7 +88,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
             chunks_verified: verified.len(),
             verified_at: iso_8601(now),
         };
-        ports.store.put(ObjectKey::BackupReport(place), super::write_json(&report)?).await?;
+        ports.store.put(ObjectKey::BackupReport(place), report.to_json()?).await?;
         operation.state = OperationState::Verified;
         operation.finished_millis = Some(now);
         operation.failure = None;

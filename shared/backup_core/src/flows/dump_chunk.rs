@@ -35,7 +35,8 @@ pub struct Ports<'a> {
 pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: WorkItem) -> Result<()> {
     let operation = ports.catalog.operation(OperationKind::Backup, id).await?;
     let place = operation.backup_place()?;
-    let plan = super::open_plan(ports.store, ports.keys, &operation).await?;
+    let opened = super::open_plan(ports.store, ports.keys, &operation).await?;
+    let plan = &opened.value;
     for ordinal in item.ordinals() {
         let result_key = ObjectKey::ChunkResult(place, ordinal);
         if ports.store.size(result_key).await?.is_some() {
@@ -43,13 +44,13 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: W
         }
         super::time_for_a_chunk(ports.clock)?;
         let (namespace, chunk) = plan.chunk(ordinal)?;
-        let dump = Dump { ports, settings, operation: &operation, plan: &plan, namespace, chunk };
+        let dump = Dump { ports, settings, operation: &operation, plan, namespace, chunk };
         let outcome = dump
             .at_some_instant()
             .await
             .map_err(|why| why.while_doing(format!("back up chunk {ordinal}")))?;
         ports.catalog.check_lease(&operation).await?;
-        let result = super::write_json(&ChunkResult { ordinal, outcome })?;
+        let result = opened.evidence.sign(result_key, &ChunkResult { ordinal, outcome })?;
         // The first attempt that finishes wins; ours is garbage if another one did.
         ports.store.put_if_absent(result_key, result).await?;
     }

@@ -61,6 +61,8 @@ async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Op
         Err(why) => Err(why),
     };
     if let Err(why) = swapped {
+        // If another run of this step has claimed the swap since, what is there is its to bring to an end.
+        ports.catalog.update_operation(&mut operation).await?;
         let back = swap_back(ports.target, operation.id, &restoring.plan).await;
         back.map_err(|worse| worse.while_doing(format!("take back a swap that failed ({why})")))?;
         return Err(why);
@@ -77,9 +79,9 @@ async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restorin
     let place = restoring.operation.restore_place();
     let mut validated = HashSet::new();
     for item in &restoring.plan.work {
-        let evidence: VerifiedChunks =
-            super::read_json(store, ObjectKey::Validated(place, item.first)).await?;
-        validated.extend(evidence.ordinals);
+        let key = ObjectKey::Validated(place, item.first);
+        let found: VerifiedChunks = super::read_evidence(store, &restoring.evidence, key).await?;
+        validated.extend(found.ordinals);
     }
     for entry in
         restoring.manifest.namespaces.iter().filter(|it| restoring.plan.item(&it.namespace.name).is_ok())

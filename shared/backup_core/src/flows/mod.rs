@@ -24,10 +24,13 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result, corrupt};
-use crate::format::{BackupPlan, Manifest, ObjectContext, ObjectKey, ObjectKind, open_json};
-use crate::operation::Operation;
+use crate::format::{
+    BackupPlan, EvidenceKey, Manifest, ObjectContext, ObjectKey, ObjectKind, Opened, open_json,
+};
+use crate::id::Fence;
+use crate::operation::{Operation, OperationState};
 use crate::plan::restore::RestorePlan;
-use crate::ports::{Clock, DataKeys, ObjectStore};
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
 use crate::settings::MIB;
 
 /// How long a lease holds without its machine ending it: longer than the machines' own time limit (four hours), so
@@ -44,9 +47,14 @@ async fn open_plan(
     store: &dyn ObjectStore,
     keys: &dyn DataKeys,
     operation: &Operation,
-) -> Result<BackupPlan> {
-    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::BackupPlan(operation.backup_place()?))
-        .await
+) -> Result<Opened<BackupPlan>> {
+    let key = ObjectKey::BackupPlan(operation.backup_place()?);
+    let plan: Opened<BackupPlan> = open_sealed(store, keys, operation, ObjectKind::Plan, key).await?;
+    let asked_for = (&operation.database, &operation.collections);
+    if (&plan.value.database, &plan.value.collections) != asked_for {
+        return Err(corrupt(format!("open {}: the catalog tells of other collections", path(key))));
+    }
+    Ok(plan)
 }
 
 /// Opens the plan of a restore.
@@ -55,8 +63,20 @@ pub async fn open_restore_plan(
     keys: &dyn DataKeys,
     operation: &Operation,
 ) -> Result<RestorePlan> {
-    open_sealed(store, keys, operation, ObjectKind::Plan, ObjectKey::RestorePlan(operation.restore_place()))
-        .await
+    open_restore_plan_and_key(store, keys, operation).await.map(|opened| opened.value)
+}
+
+async fn open_restore_plan_and_key(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    operation: &Operation,
+) -> Result<Opened<RestorePlan>> {
+    let key = ObjectKey::RestorePlan(operation.restore_place());
+    let plan: Opened<RestorePlan> = open_sealed(store, keys, operation, ObjectKind::Plan, key).await?;
+    if plan.value.database != operation.database {
+        return Err(corrupt(format!("open {}: the catalog tells of another database", path(key))));
+    }
+    Ok(plan)
 }
 
 /// Opens the manifest of a backup and checks it, also against the checksum in the catalog.
@@ -65,18 +85,30 @@ pub async fn open_manifest(
     keys: &dyn DataKeys,
     backup: &Operation,
 ) -> Result<Manifest> {
+    open_manifest_and_key(store, keys, backup).await.map(|opened| opened.value)
+}
+
+async fn open_manifest_and_key(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    backup: &Operation,
+) -> Result<Opened<Manifest>> {
     let key = ObjectKey::Manifest(backup.backup_place()?);
     let object = store.get(key, SEALED_BYTES_MAX).await?;
     let expected = backup.backup()?.manifest_sha256.as_deref();
     if expected.is_some_and(|expected| expected != hex::encode(Sha256::digest(&object))) {
         return Err(corrupt(format!("open {}: its SHA-256 is not the one in the catalog", path(key))));
     }
-    let manifest: Manifest = open_object(keys, backup, ObjectKind::Manifest, key, &object).await?;
-    manifest.check()?;
+    let opened: Opened<Manifest> = open_object(keys, backup, ObjectKind::Manifest, key, &object).await?;
+    let manifest = &opened.value;
+    manifest.check().map_err(|why| why.while_doing(format!("open {}", path(key))))?;
     if manifest.backup != backup.id || manifest.source != backup.source {
-        return Err(corrupt(format!("open the manifest of {}: it is another backup's", backup.id)));
+        return Err(corrupt(format!("open {}: it is another backup's", path(key))));
     }
-    Ok(manifest)
+    if manifest.database != backup.database || manifest.collections != backup.collections {
+        return Err(corrupt(format!("open {}: the catalog tells of other collections", path(key))));
+    }
+    Ok(opened)
 }
 
 async fn open_sealed<T: DeserializeOwned>(
@@ -85,7 +117,7 @@ async fn open_sealed<T: DeserializeOwned>(
     operation: &Operation,
     kind: ObjectKind,
     key: ObjectKey,
-) -> Result<T> {
+) -> Result<Opened<T>> {
     let object = store.get(key, SEALED_BYTES_MAX).await?;
     open_object(keys, operation, kind, key, &object).await
 }
@@ -96,25 +128,42 @@ async fn open_object<T: DeserializeOwned>(
     kind: ObjectKind,
     key: ObjectKey,
     object: &[u8],
-) -> Result<T> {
+) -> Result<Opened<T>> {
     let context = ObjectContext::of_operation(kind, operation.source.clone(), operation.id);
     open_json(keys, &context, object).await.map_err(|why| why.while_doing(format!("open {}", path(key))))
 }
 
-async fn read_json<T: DeserializeOwned>(store: &dyn ObjectStore, key: ObjectKey) -> Result<T> {
-    let object = store.get(key, RESULT_BYTES_MAX).await?;
-    serde_json::from_slice(&object).map_err(|why| corrupt(format!("read {}", path(key))).because(why))
-}
-
-fn write_json<T: serde::Serialize>(value: &T) -> Result<bytes::Bytes> {
-    serde_json::to_vec(value)
-        .map(bytes::Bytes::from)
-        .map_err(|why| Error::new(ErrorKind::Internal, "write JSON").because(why))
+/// What a step of the same operation wrote at `key`.
+async fn read_evidence<T: DeserializeOwned>(
+    store: &dyn ObjectStore,
+    evidence: &EvidenceKey,
+    key: ObjectKey,
+) -> Result<T> {
+    evidence.check(key, &store.get(key, RESULT_BYTES_MAX).await?)
 }
 
 /// The key for messages.
 fn path(key: ObjectKey) -> String {
     key.to_path().unwrap_or_else(|_| "an object".to_owned())
+}
+
+/// Takes the lease of an operation that has not begun; no fence if it was begun meanwhile.
+///
+/// A doubled event may come so late that the other run has ended everything: the lease it takes then would be freed
+/// by nobody. If the other run ends only after this look, it frees the lease itself.
+async fn lease_to_begin(
+    catalog: &dyn Catalog,
+    clock: &dyn Clock,
+    operation: &Operation,
+    force: bool,
+) -> Result<Option<Fence>> {
+    let resource = operation.resource();
+    let fence = catalog.acquire_lease(&resource, operation, force, clock.now_millis(), LEASE_SECONDS).await?;
+    let now = catalog.operation(operation.kind(), operation.id).await?;
+    if now.state.is_final() {
+        catalog.release_lease(&resource, operation.id).await?;
+    }
+    Ok((now.state == OperationState::Requested).then_some(fence))
 }
 
 /// An error unless there is time for another chunk.

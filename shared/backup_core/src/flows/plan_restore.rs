@@ -1,23 +1,26 @@
 //! `plan-restore`: finds the backup, says what will happen, and, unless only a plan was asked for, takes the lease
 //! on the target's database and creates the staging collections.
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alert;
 use crate::error::{Error, ErrorKind, Result};
-use crate::flows::LEASE_SECONDS;
 use crate::format::{Manifest, ObjectContext, ObjectKey, ObjectKind, WorkItem, seal_json, write_work_items};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::metadata::creation_options;
 use crate::plan::ranges::pack;
-use crate::plan::restore::{RestorePlan, plan};
+use crate::plan::restore::{RestoreItem, RestorePlan, plan};
 use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target};
 use crate::settings::Settings;
 
 /// How far back the newest good backup of a database is looked for.
 const BACKUPS_LOOKED_AT_MAX: u32 = 1000;
+
+/// Staging collections that are created at once: a server waits for its journal and its majority at each of them.
+const CREATED_AT_ONCE: usize = 8;
 
 /// What the state machine needs next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,9 +61,9 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     let backup = find_backup(ports.catalog, &operation).await?;
     let manifest = super::open_manifest(ports.store, ports.keys, &backup).await?;
     if !dry_run {
-        let (now, resource) = (ports.clock.now_millis(), operation.resource());
-        operation.fence =
-            Some(ports.catalog.acquire_lease(&resource, &operation, false, now, LEASE_SECONDS).await?);
+        let fence = super::lease_to_begin(ports.catalog, ports.clock, &operation, false).await?;
+        let Some(fence) = fence else { return Ok(planned) }; // another run was faster
+        operation.fence = Some(fence);
     }
     let live = ports.target.namespaces(&operation.database).await?;
     let work = work_items(&manifest, &operation, settings);
@@ -96,6 +99,16 @@ async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Ope
                     operation.database, backup.database
                 ),
             ));
+        }
+        if operation.restore()?.full && !backup.collections.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Refused,
+                format!(
+                    "restore {:?} as a whole from {id}: that backup holds only some collections",
+                    operation.database
+                ),
+            )
+            .hint("everything else would be moved aside; name its collections with -c"));
         }
         // Sealed but damaged backups may be asked for by name: the read-back decides.
         return if good(&backup) || backup.backup()?.manifest_sha256.is_some() {
@@ -171,12 +184,14 @@ async fn stage(
         }
     }
     let staging = |number| OwnName::Staging(operation.id, number).to_string();
-    for item in plan.items.iter().filter(|item| item.kind != NamespaceKind::View) {
+    let create = async |item: &RestoreItem| {
         let entry = manifest.namespaces.iter().find(|entry| entry.namespace.name == item.name);
         let entry = entry
             .ok_or_else(|| Error::new(ErrorKind::Internal, "stage a collection the manifest has not"))?;
-        target.create(database, &staging(item.number), &creation_options(&entry.namespace)?).await?;
-    }
+        target.create(database, &staging(item.number), &creation_options(&entry.namespace)?).await
+    };
+    let staged = plan.items.iter().filter(|item| item.kind != NamespaceKind::View);
+    stream::iter(staged).map(create).buffer_unordered(CREATED_AT_ONCE).try_collect::<()>().await?;
     let now = target.namespaces(database).await?;
     for item in plan.items.iter_mut().filter(|item| item.kind != NamespaceKind::View) {
         let name = staging(item.number);

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use crate::error::Result;
-use crate::format::{Manifest, ManifestChunk, ManifestNamespace, ObjectKey, VerifiedChunks, WorkItem};
+use crate::format::{
+    EvidenceKey, Manifest, ManifestChunk, ManifestNamespace, ObjectKey, Opened, VerifiedChunks, WorkItem,
+};
 use crate::id::OperationId;
-use crate::namespace::OwnName;
+use crate::namespace::{NamespaceKind, OwnName};
 use crate::operation::{Operation, OperationKind};
 use crate::plan::restore::RestorePlan;
 use crate::ports::{Catalog, Clock, DataKeys, InsertRules, ObjectStore, Target};
@@ -36,6 +38,7 @@ pub struct Ports<'a> {
 pub(super) struct Restoring {
     pub(super) operation: Operation,
     pub(super) plan: RestorePlan,
+    pub(super) evidence: EvidenceKey,
     pub(super) backup: Operation,
     pub(super) manifest: Manifest,
 }
@@ -49,10 +52,11 @@ impl Restoring {
     ) -> Result<Self> {
         let operation = catalog.operation(OperationKind::Restore, id).await?;
         catalog.check_lease(&operation).await?;
-        let plan = super::open_restore_plan(store, keys, &operation).await?;
+        let Opened { value: plan, evidence } =
+            super::open_restore_plan_and_key(store, keys, &operation).await?;
         let backup = catalog.operation(OperationKind::Backup, plan.backup).await?;
         let manifest = super::open_manifest(store, keys, &backup).await?;
-        Ok(Self { operation, plan, backup, manifest })
+        Ok(Self { operation, plan, evidence, backup, manifest })
     }
 
     /// The chunks of a work item, with their collections.
@@ -60,9 +64,7 @@ impl Restoring {
         &self,
         item: WorkItem,
     ) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
-        self.manifest
-            .chunks()
-            .filter(move |(_, chunk)| item.ordinals().any(|ordinal| ordinal == chunk.ordinal))
+        self.manifest.chunks().filter(move |(_, chunk)| item.ordinals().contains(&chunk.ordinal))
     }
 
     /// The name of the staging collection of a namespace.
@@ -88,7 +90,14 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: W
         inserted.ordinals.push(chunk.ordinal);
         inserted.documents += chunk.stored.documents;
     }
-    ports.store.put(evidence, super::write_json(&inserted)?).await
+    ports.store.put(evidence, restoring.evidence.sign(evidence, &inserted)?).await
+}
+
+/// Whether its indexes are built before its documents come. Those of larger ones are built faster over all of them.
+fn is_small(entry: &ManifestNamespace) -> bool {
+    const DOCUMENTS_MAX: u64 = 1000;
+    let documents: u64 = entry.chunks.iter().map(|chunk| chunk.stored.documents).sum();
+    entry.namespace.kind == NamespaceKind::Collection && documents <= DOCUMENTS_MAX
 }
 
 async fn insert_chunk(
@@ -102,6 +111,10 @@ async fn insert_chunk(
     let writers = if ordered { 1 } else { settings.insert_workers.max(1) };
     let (database, staging) = (restoring.operation.database.as_str(), restoring.staging(namespace)?);
     let insert = |batch: Bytes| ports.target.insert(database, &staging, batch, InsertRules { ordered });
+    if is_small(namespace) {
+        // On an empty collection an index is there at once; a build would cost more than all its documents.
+        super::build_indexes::build(ports.target, restoring, namespace).await?;
+    }
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     let receiver = Mutex::new(receiver);
     let read = async move {

@@ -12,7 +12,7 @@ use crate::audit::iso_8601;
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::format::{
     BackupPlan, Captured, ChunkOutcome, ChunkResult, Consistency, FORMAT_VERSION, Manifest, ManifestChunk,
-    ManifestNamespace, ObjectContext, ObjectKey, ObjectKind, PlannedNamespace, seal_json,
+    ManifestNamespace, ObjectContext, ObjectKey, ObjectKind, Opened, PlannedNamespace, seal_json,
 };
 use crate::id::{CollectionUuid, OperationId};
 use crate::namespace::{Label, Namespace, OwnName};
@@ -47,10 +47,11 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         return Ok(()); // a repeat: it is sealed
     }
     let place = operation.backup_place()?;
-    let plan = super::open_plan(ports.store, ports.keys, &operation).await?;
-    let results = read_results(ports.store, &operation, &plan).await?;
+    let opened = super::open_plan(ports.store, ports.keys, &operation).await?;
+    let plan = &opened.value;
+    let results = read_results(ports.store, &operation, &opened).await?;
     let now = ports.source.namespaces(&operation.database).await?;
-    let manifest = assemble(&operation, &plan, results, &now, iso_8601(ports.clock.now_millis()))?;
+    let manifest = assemble(&operation, plan, results, &now, iso_8601(ports.clock.now_millis()))?;
     let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source.clone(), id);
     let sealed = seal_json(ports.keys, context, &manifest).await?;
     ports.catalog.check_lease(&operation).await?;
@@ -74,14 +75,15 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
 async fn read_results(
     store: &dyn ObjectStore,
     operation: &Operation,
-    plan: &BackupPlan,
+    plan: &Opened<BackupPlan>,
 ) -> Result<HashMap<u32, ChunkOutcome>> {
     let place = operation.backup_place()?;
     let ordinals =
-        plan.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(|chunk| chunk.ordinal));
+        plan.value.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(|chunk| chunk.ordinal));
     stream::iter(ordinals.collect::<Vec<_>>())
         .map(|ordinal| async move {
-            let result: ChunkResult = super::read_json(store, ObjectKey::ChunkResult(place, ordinal)).await?;
+            let key = ObjectKey::ChunkResult(place, ordinal);
+            let result: ChunkResult = super::read_evidence(store, &plan.evidence, key).await?;
             if result.ordinal != ordinal {
                 return Err(corrupt(format!("read the result of chunk {ordinal}: it is another chunk's")));
             }
@@ -177,6 +179,10 @@ fn assemble_namespace(
                     range: chunk.range.clone(),
                     stored,
                 });
+            }
+            ChunkOutcome::Dropped if planned.namespace.uuid.is_some_and(|uuid| now.contains_key(&uuid)) => {
+                let what = "its result says that its collection was dropped, but it is there";
+                return Err(corrupt(format!("seal chunk {}: {what}", chunk.ordinal)));
             }
             ChunkOutcome::Dropped => dropped = true,
         }

@@ -4,19 +4,24 @@
 //! new collection under it. Such an intruder is moved aside too; only if writers win that race several times is it
 //! replaced in one atomic step, so that a swap always ends in one of its two states.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bson::{RawDocumentBuf, rawdoc};
+use futures_util::{StreamExt, stream};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
 use crate::plan::metadata::without;
-use crate::plan::restore::{Filling, RestorePlan, SwapStep, swap_back_steps, swap_steps};
+use crate::plan::restore::{Filling, NameSteps, RestorePlan, SwapStep, swap_back_steps, swap_steps};
 use crate::ports::{ChunkRead, InsertRules, Target};
 
 use super::validate_chunk::count_and_hash;
 
 /// How often the steps are worked out anew.
 const ROUNDS_MAX: u32 = 5;
+/// Names that are swapped at once: a server waits for its journal and its majority at each of them.
+const NAMES_AT_ONCE: usize = 4;
 /// How often an intruder is moved aside before it is replaced.
 const INTRUDERS_MOVED_MAX: u32 = 3;
 const EXPIRY: &str = "expireAfterSeconds";
@@ -30,12 +35,7 @@ pub(super) async fn swap_in(target: &dyn Target, restore: OperationId, plan: &Re
         if steps.is_empty() {
             return Ok(());
         }
-        for step in steps {
-            match carry_out(target, restore, &plan.database, &step).await {
-                Err(why) if matches!(why.kind(), ErrorKind::Conflict | ErrorKind::SnapshotLost) => break,
-                done => done?,
-            }
-        }
+        carry_out_all(target, restore, &plan.database, steps).await?;
     }
     Err(Error::new(ErrorKind::Transient, format!("swap in {:?}: it is not all live yet", plan.database)))
 }
@@ -44,11 +44,42 @@ pub(super) async fn swap_in(target: &dyn Target, restore: OperationId, plan: &Re
 /// keep the others from it; the first error is told.
 pub(super) async fn swap_back(target: &dyn Target, restore: OperationId, plan: &RestorePlan) -> Result<()> {
     let now = target.namespaces(&plan.database).await?;
-    let mut told = Ok(());
-    for step in swap_back_steps(restore, plan, &now) {
-        told = told.and(carry_out(target, restore, &plan.database, &step).await);
-    }
-    told
+    let bring_back = async |steps: NameSteps| {
+        let mut told = Ok(());
+        for step in steps {
+            told = told.and(carry_out(target, restore, &plan.database, &step).await);
+        }
+        told
+    };
+    let all = stream::iter(swap_back_steps(restore, plan, &now)).map(bring_back);
+    all.buffer_unordered(NAMES_AT_ONCE).fold(Ok(()), async |told, next| told.and(next)).await
+}
+
+/// Carries the steps out until one fails. What has begun is waited for: a rename that is still on its way must not
+/// meet the way back. That another run was faster with a name is no failure.
+async fn carry_out_all(
+    target: &dyn Target,
+    restore: OperationId,
+    database: &str,
+    all: Vec<NameSteps>,
+) -> Result<()> {
+    let failed = &AtomicBool::new(false);
+    let swap = async |steps: NameSteps| {
+        for step in steps {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            match carry_out(target, restore, database, &step).await {
+                Err(why) if matches!(why.kind(), ErrorKind::Conflict | ErrorKind::SnapshotLost) => {
+                    return Ok(());
+                }
+                done => done.inspect_err(|_| failed.store(true, Ordering::Relaxed))?,
+            }
+        }
+        Ok(())
+    };
+    let all = stream::iter(all).map(swap);
+    all.buffer_unordered(NAMES_AT_ONCE).fold(Ok(()), async |told, next| told.and(next)).await
 }
 
 /// Takes the marks of filled time series away: from then on they are not ours to drop.
@@ -94,7 +125,7 @@ async fn rename(
                 if OwnName::parse(to).is_some() || !now.iter().any(|it| it.name == from) {
                     return Err(why);
                 }
-                move_aside(target, restore, database, to, &now).await?;
+                move_aside(target, restore, database, to).await?;
             }
             other => return other,
         }
@@ -102,17 +133,18 @@ async fn rename(
     target.replace(database, from, to).await
 }
 
-async fn move_aside(
-    target: &dyn Target,
-    restore: OperationId,
-    database: &str,
-    intruder: &str,
-    now: &[Namespace],
-) -> Result<()> {
-    match target.rename(database, intruder, &unused_aside(restore, now)).await {
-        Err(why) if why.kind() == ErrorKind::SnapshotLost => Ok(()), // gone by itself
-        other => other,
+async fn move_aside(target: &dyn Target, restore: OperationId, database: &str, intruder: &str) -> Result<()> {
+    let mut taken = Ok(());
+    for _ in 0..NAMES_AT_ONCE {
+        let now = target.namespaces(database).await?;
+        match target.rename(database, intruder, &unused_aside(restore, &now)).await {
+            Err(why) if why.kind() == ErrorKind::SnapshotLost => return Ok(()), // gone by itself
+            // Another intruder, moved at the same time, took that name.
+            Err(why) if why.kind() == ErrorKind::Conflict => taken = Err(why),
+            other => return other,
+        }
     }
+    taken
 }
 
 /// Creates a view or time series; a collection that a writer created under its name is moved aside.
@@ -127,7 +159,7 @@ async fn create(
         let now = target.namespaces(database).await?;
         match now.iter().find(|it| it.name == name) {
             Some(there) if there.kind == NamespaceKind::Collection && kind != NamespaceKind::Collection => {
-                move_aside(target, restore, database, name, &now).await?;
+                move_aside(target, restore, database, name).await?;
             }
             _ => return Ok(()),
         }

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::flows::LEASE_SECONDS;
 use crate::format::{
     BackupPlan, ObjectContext, ObjectKey, ObjectKind, PlannedChunk, PlannedNamespace, seal_json,
     write_work_items,
@@ -13,7 +12,7 @@ use crate::namespace::{Label, Namespace};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::capture::{capture, major_version};
 use crate::plan::ranges::{pack, parts, ranges, samples};
-use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Resource, Source};
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
 use crate::settings::Settings;
 
 /// How often metadata is read again until it keeps still around T.
@@ -51,9 +50,10 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
         return Ok(triggered); // a repeat: the plan is there
     }
     let facts = ports.source.preflight().await?;
-    let (now, force) = (ports.clock.now_millis(), operation.backup()?.force);
-    operation.fence =
-        Some(ports.catalog.acquire_lease(&Resource::Source, &operation, force, now, LEASE_SECONDS).await?);
+    let force = operation.backup()?.force;
+    let fence = super::lease_to_begin(ports.catalog, ports.clock, &operation, force).await?;
+    let Some(fence) = fence else { return Ok(triggered) }; // another run was faster
+    operation.fence = Some(fence);
     let plan = make_plan(ports.source, settings, &operation, facts.version).await?;
     let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source.clone(), id);
     let sealed = seal_json(ports.keys, context, &plan).await?;
@@ -61,7 +61,7 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     // A killed or doubled run may have put its plan first; everybody goes by that one.
     let plan = match stored {
         PutOutcome::Stored => plan,
-        PutOutcome::AlreadyThere => super::open_plan(ports.store, ports.keys, &operation).await?,
+        PutOutcome::AlreadyThere => super::open_plan(ports.store, ports.keys, &operation).await?.value,
     };
     let items = pack(&expected_bytes(&plan), settings.chunk_target_bytes);
     ports.store.put(ObjectKey::BackupWork(place), write_work_items(&items)?.into()).await?;
@@ -88,7 +88,8 @@ async fn make_plan(
         namespaces
             .push(plan_namespace(source, settings, operation, namespace, major, &mut next_ordinal).await?);
     }
-    Ok(BackupPlan { server_version, cluster_time, metadata_is_exact, namespaces })
+    let (database, collections) = (operation.database.clone(), operation.collections.clone());
+    Ok(BackupPlan { database, collections, server_version, cluster_time, metadata_is_exact, namespaces })
 }
 
 /// Metadata cannot be read at an instant. Read before and after T and equal, it is what it was at T.

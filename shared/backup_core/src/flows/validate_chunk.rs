@@ -41,7 +41,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
         validated.ordinals.push(chunk.ordinal);
         validated.documents += documents;
     }
-    ports.store.put(ObjectKey::Validated(RestorePlace(id), item.first), super::write_json(&validated)?).await
+    let key = ObjectKey::Validated(RestorePlace(id), item.first);
+    ports.store.put(key, restoring.evidence.sign(key, &validated)?).await
 }
 
 fn staged_read(

@@ -26,22 +26,23 @@ pub struct Ports<'a> {
 pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()> {
     let operation = ports.catalog.operation(OperationKind::Backup, id).await?;
     let place = operation.backup_place()?;
-    let manifest = super::open_manifest(ports.store, ports.keys, &operation).await?;
+    let opened = super::open_manifest_and_key(ports.store, ports.keys, &operation).await?;
+    let manifest = &opened.value;
     let mut verified = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
-    for (namespace, chunk) in
-        manifest.chunks().filter(|(_, chunk)| item.ordinals().any(|it| it == chunk.ordinal))
+    for (namespace, chunk) in manifest.chunks().filter(|(_, chunk)| item.ordinals().contains(&chunk.ordinal))
     {
         super::time_for_a_chunk(ports.clock)?;
-        read_chunk(ports.store, ports.keys, place, (&manifest, namespace, chunk), |_| async { Ok(()) })
+        read_chunk(ports.store, ports.keys, place, (manifest, namespace, chunk), |_| async { Ok(()) })
             .await
             .map_err(|why| match why.kind() {
-                ErrorKind::Corrupt => damaged(&operation.id, why),
+                ErrorKind::Corrupt | ErrorKind::Unsupported => damaged(&operation.id, why),
                 _ => why,
             })?;
         verified.ordinals.push(chunk.ordinal);
         verified.documents += chunk.stored.documents;
     }
-    ports.store.put(ObjectKey::Verified(place, item.first), super::write_json(&verified)?).await
+    let key = ObjectKey::Verified(place, item.first);
+    ports.store.put(key, opened.evidence.sign(key, &verified)?).await
 }
 
 fn damaged(backup: &OperationId, why: Error) -> Error {

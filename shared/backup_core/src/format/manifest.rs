@@ -139,6 +139,12 @@ impl Manifest {
                 format!("read a manifest of format {}", self.format),
             ));
         }
+        let counts: [fn(&Captured) -> u64; 3] = [|it| it.documents, |it| it.bson_bytes, |it| it.stored_bytes];
+        for count in counts {
+            self.chunks()
+                .try_fold(0_u64, |sum, (_, chunk)| sum.checked_add(count(&chunk.stored)))
+                .ok_or_else(|| corrupt("check a manifest: its sums are impossible"))?;
+        }
         let (mut seen, mut names) = (std::collections::HashSet::new(), std::collections::HashSet::new());
         for namespace in &self.namespaces {
             if !names.insert(namespace.namespace.name.as_str()) {

@@ -1,6 +1,7 @@
 //! The only places that know bytes and paths. `docs/FORMAT.md` tells the same for a stranger who writes a reader.
 
 mod chunk_result;
+mod evidence;
 mod header;
 mod manifest;
 mod object_key;
@@ -8,10 +9,11 @@ mod plan_file;
 mod sealed_json;
 
 pub use chunk_result::{Captured, ChunkOutcome, ChunkResult, VerifiedChunks};
+pub use evidence::EvidenceKey;
 pub use header::{FORMAT_VERSION, Header, ObjectContext, ObjectKind};
 pub use manifest::{Consistency, Manifest, ManifestChunk, ManifestNamespace};
 pub use object_key::{BackupPlace, ObjectKey, RestorePlace};
 pub use plan_file::{
     BackupPlan, PlannedChunk, PlannedNamespace, WorkItem, read_work_items, write_work_items,
 };
-pub use sealed_json::{open_json, seal_json};
+pub use sealed_json::{Opened, open_json, seal_json};

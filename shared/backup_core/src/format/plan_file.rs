@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bson::IdRange;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::id::ClusterTime;
 use crate::namespace::{Label, Namespace};
 
@@ -11,6 +11,10 @@ use crate::namespace::{Label, Namespace};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupPlan {
+    /// The database.
+    pub database: String,
+    /// The collections that were asked for; none for all.
+    pub collections: Vec<String>,
     /// The server's version, for people.
     pub server_version: String,
     /// The T at which chunks are read first. Metadata was the same just before and just after it.
@@ -80,7 +84,8 @@ pub struct WorkItem {
 
 impl WorkItem {
     /// The chunks' numbers.
-    pub fn ordinals(self) -> impl Iterator<Item = u32> {
+    #[must_use]
+    pub fn ordinals(self) -> std::ops::Range<u32> {
         self.first..self.first.saturating_add(self.count)
     }
 }
@@ -102,8 +107,10 @@ pub fn read_work_items(lines: &[u8]) -> Result<Vec<WorkItem>> {
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| {
-            serde_json::from_slice(line)
-                .map_err(|why| Error::new(ErrorKind::Corrupt, "read work items").because(why))
+            // Serde's own words quote what is there instead; only the place is told.
+            serde_json::from_slice(line).map_err(|why| {
+                corrupt(format!("read work items: unexpected JSON at column {} of a line", why.column()))
+            })
         })
         .collect()
 }

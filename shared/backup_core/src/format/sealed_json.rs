@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Header, ObjectContext};
+use super::{EvidenceKey, Header, ObjectContext};
 use crate::compress::{compress_whole, decompress_whole};
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::ports::DataKeys;
@@ -12,6 +12,14 @@ use crate::settings::MIB;
 
 /// A plan of 40,000 chunks has about 12 MiB of JSON; more than this is hostile.
 const JSON_BYTES_MAX: u64 = 256 * MIB;
+
+/// What was in a sealed object.
+pub struct Opened<T> {
+    /// The value.
+    pub value: T,
+    /// The key of the evidence of the operation that goes by this object.
+    pub evidence: EvidenceKey,
+}
 
 /// The stored form of `value`, under a fresh data key.
 pub async fn seal_json<T: Serialize + Sync>(
@@ -33,18 +41,20 @@ pub async fn open_json<T: DeserializeOwned>(
     keys: &dyn DataKeys,
     expected: &ObjectContext,
     object: &[u8],
-) -> Result<T> {
+) -> Result<Opened<T>> {
     let (header, length) = Header::expect(object, expected)?;
     let key = keys.unwrap(&header.wrapped_key, expected).await?;
+    let evidence = EvidenceKey::derive(&key)?;
     let sealed = object.get(length..).unwrap_or_default();
     let json = decompress_whole(&seal::open(key, &expected.to_bytes(), sealed)?, JSON_BYTES_MAX)?;
     // A JSON error tells line and column, and may quote a value: only the place may be told.
-    serde_json::from_slice(&json).map_err(|why| {
+    let value = serde_json::from_slice(&json).map_err(|why| {
         corrupt(format!(
             "read a sealed {}: unexpected JSON at line {} column {}",
             expected.kind.purpose(),
             why.line(),
             why.column()
         ))
-    })
+    })?;
+    Ok(Opened { value, evidence })
 }

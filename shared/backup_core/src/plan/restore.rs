@@ -248,12 +248,15 @@ impl Filling {
     }
 }
 
+/// The steps that concern one name, in their order. Those of different names do not depend on each other.
+pub type NameSteps = Vec<SwapStep>;
+
 /// The steps that are left to make the restored state live, given what is there now. None are left once it is.
-pub fn swap_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Result<Vec<SwapStep>> {
+pub fn swap_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Result<Vec<NameSteps>> {
     let here: Here<'_> = now.iter().map(|it| (it.name.as_str(), it)).collect();
-    let mut steps = Vec::new();
+    let mut all = Vec::new();
     for item in &plan.items {
-        item_steps(restore, item, &here, &mut steps)?;
+        all.push(item_steps(restore, item, &here)?);
     }
     for extra in &plan.extras {
         let live = here.get(extra.name.as_str()).filter(|_| !is_aside(restore, extra.number, &here));
@@ -261,9 +264,10 @@ pub fn swap_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -
         if extra.live.uuid != live.uuid {
             return Err(changed_meanwhile(&extra.name));
         }
-        steps.push(make_way(restore, extra.number, &extra.name, live.kind)?);
+        all.push(vec![make_way(restore, extra.number, &extra.name, live.kind)?]);
     }
-    Ok(steps)
+    all.retain(|steps| !steps.is_empty());
+    Ok(all)
 }
 
 type Here<'a> = HashMap<&'a str, &'a Namespace>;
@@ -273,12 +277,8 @@ fn is_aside(restore: OperationId, number: u32, here: &Here<'_>) -> bool {
     here.contains_key(OwnName::Aside(restore, number).to_string().as_str())
 }
 
-fn item_steps(
-    restore: OperationId,
-    item: &RestoreItem,
-    here: &Here<'_>,
-    steps: &mut Vec<SwapStep>,
-) -> Result<()> {
+fn item_steps(restore: OperationId, item: &RestoreItem, here: &Here<'_>) -> Result<NameSteps> {
+    let mut steps = Vec::new();
     let live = here.get(item.name.as_str()).copied();
     let staging = OwnName::Staging(restore, item.number).to_string();
     let staged = here.contains_key(staging.as_str());
@@ -290,7 +290,7 @@ fn item_steps(
         NamespaceKind::Timeseries => live.kind == item.kind && !staged,
     });
     if is_done {
-        return Ok(());
+        return Ok(steps);
     }
     if item.kind != NamespaceKind::View && !staged {
         return Err(Error::new(
@@ -311,7 +311,7 @@ fn item_steps(
         NamespaceKind::Collection => SwapStep::Rename { from: staging, to: item.name.clone() },
         NamespaceKind::Timeseries => SwapStep::FillTimeseries(filling),
     });
-    Ok(())
+    Ok(steps)
 }
 
 fn changed_meanwhile(name: &str) -> Error {
@@ -335,10 +335,11 @@ fn make_way(restore: OperationId, number: u32, name: &str, kind: NamespaceKind) 
 /// The steps that bring back what was live before a swap that did not end, given what is there now. Only what this
 /// restore made is taken away.
 #[must_use]
-pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Vec<SwapStep> {
+pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespace]) -> Vec<NameSteps> {
     let here: Here<'_> = now.iter().map(|it| (it.name.as_str(), it)).collect();
-    let mut steps = Vec::new();
+    let mut all = Vec::new();
     for item in &plan.items {
+        let mut steps = Vec::new();
         let live = here.get(item.name.as_str()).copied();
         let filling = Filling::of(restore, item);
         match (item.kind, live) {
@@ -358,11 +359,13 @@ pub fn swap_back_steps(restore: OperationId, plan: &RestorePlan, now: &[Namespac
         steps.extend(
             item.live.as_ref().and_then(|was| bring_back(restore, item.number, &here, &item.name, was)),
         );
+        all.push(steps);
     }
     for extra in &plan.extras {
-        steps.extend(bring_back(restore, extra.number, &here, &extra.name, &extra.live));
+        all.extend(bring_back(restore, extra.number, &here, &extra.name, &extra.live).map(|step| vec![step]));
     }
-    steps
+    all.retain(|steps| !steps.is_empty());
+    all
 }
 
 fn is_view(namespace: &Namespace, definition: &RawDocumentBuf) -> bool {
