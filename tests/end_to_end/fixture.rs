@@ -1,6 +1,7 @@
 //! The cloud the tests share, and what they do with it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Result;
@@ -107,6 +108,11 @@ impl Fixture {
     pub(crate) fn stack(&self, output: &str) -> String {
         let stack = self.run(async { Stack::find(&self.sdk(), self.cloud.stack()).await }).unwrap();
         stack.output(output).unwrap().to_owned()
+    }
+
+    /// The Lambda binary, built.
+    pub(crate) fn bootstrap(&self) -> PathBuf {
+        self.cloud.nightsafe().with_file_name("bootstrap")
     }
 
     pub(crate) fn sdk(&self) -> Sdk {

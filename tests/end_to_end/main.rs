@@ -11,8 +11,12 @@ mod bytes;
 mod corpus;
 mod failures;
 mod fixture;
+mod pipeline;
 mod ports;
+mod process;
+mod relay;
 mod restores;
+mod survival;
 
 use std::process::ExitCode;
 
@@ -21,7 +25,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 18] = [
+const TESTS: [Test; 20] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -46,6 +50,14 @@ const TESTS: [Test; 18] = [
     ("failures::every_map_of_a_backup_fails_well", failures::every_map_of_a_backup_fails_well),
     ("failures::every_map_of_a_restore_fails_well", failures::every_map_of_a_restore_fails_well),
     ("failures::a_stopped_execution_is_told_and_ended", failures::a_stopped_execution_is_told_and_ended),
+    (
+        "survival::killed_anywhere_it_is_one_good_backup_and_restore",
+        survival::killed_anywhere_it_is_one_good_backup_and_restore,
+    ),
+    (
+        "survival::cut_off_and_slow_it_is_one_good_backup_and_restore",
+        survival::cut_off_and_slow_it_is_one_good_backup_and_restore,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -231,7 +231,8 @@ async fn check_chunk(pipeline: &Pipeline<'_>, place: BackupPlace, chunk: &Manife
     const RESULT_BYTES_MAX: u64 = 64 * 1024;
     let result = ObjectKey::ChunkResult(place, chunk.ordinal);
     let result = pipeline.store.get(result, RESULT_BYTES_MAX).await.unwrap();
-    let result: ChunkResult = serde_json::from_slice(&result).unwrap();
+    let result = result.split(|byte| *byte == b'\n').next().unwrap(); // its signature follows
+    let result: ChunkResult = serde_json::from_slice(result).unwrap();
     let won = ChunkOutcome::Captured(chunk.stored.clone());
     assert_eq!(result.outcome, won, "the manifest refers to the attempt that won");
     let object = ObjectKey::Chunk(place, chunk.ordinal, chunk.stored.attempt);

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use backup_core::id::CollectionUuid;
 use backup_core::namespace::{Namespace, NamespaceKind};
 use backup_core::{Error, ErrorKind, Result};
-use bson::{Binary, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, cstr, rawdoc, spec::BinarySubtype};
+use bson::{Binary, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc, spec::BinarySubtype};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::connection::Cluster;
@@ -13,11 +13,37 @@ use crate::error::{code, code_of, told};
 
 /// `listIndexes` commands in flight.
 const LISTS_AT_ONCE: usize = 8;
+/// How often it is looked again while collections are being renamed.
+const LOOKS_MAX: u32 = 5;
 const BUCKETS: &str = "system.buckets.";
 
 /// Everything in `database`, sorted by name. Time series stand once, with the UUID of their buckets.
+///
+/// Indexes can only be asked for by name (by UUID it takes a privilege that no role for reading has), and a name may
+/// pass from one collection to another meanwhile. So names are looked at again after that.
 pub(crate) async fn namespaces(cluster: &Cluster, database: &str) -> Result<Vec<Namespace>> {
-    let listed = list_collections(cluster, database).await?;
+    for _ in 0..LOOKS_MAX {
+        let listed = list_collections(cluster, database).await?;
+        let mut described = describe(cluster, database, listed.clone()).await?;
+        let now: HashMap<CollectionUuid, String> = names_of(&list_collections(cluster, database).await?);
+        let before = names_of(&listed);
+        if before.iter().any(|(uuid, name)| now.get(uuid).is_some_and(|new| new != name)) {
+            continue; // renamed meanwhile
+        }
+        described.retain(|it| it.uuid.is_none_or(|uuid| now.contains_key(&uuid)));
+        described.sort_by(|left, right| left.name.cmp(&right.name));
+        return Ok(described);
+    }
+    let attempted = format!("list the indexes of {database:?}: its collections keep being renamed");
+    Err(Error::new(ErrorKind::Transient, attempted))
+}
+
+fn names_of(listed: &[Namespace]) -> HashMap<CollectionUuid, String> {
+    listed.iter().filter_map(|it| Some((it.uuid?, it.name.clone()))).collect()
+}
+
+/// What was listed, with its indexes. What was dropped since is left out.
+async fn describe(cluster: &Cluster, database: &str, listed: Vec<Namespace>) -> Result<Vec<Namespace>> {
     let buckets: HashMap<String, CollectionUuid> =
         listed.iter().filter_map(|it| Some((it.name.strip_prefix(BUCKETS)?.to_owned(), it.uuid?))).collect();
     let series: HashSet<String> =
@@ -26,19 +52,17 @@ pub(crate) async fn namespaces(cluster: &Cluster, database: &str) -> Result<Vec<
     let wanted = listed.into_iter().filter(|it| {
         it.name != "system.views" && !it.name.strip_prefix(BUCKETS).is_some_and(|name| series.contains(name))
     });
-    let mut all: Vec<Namespace> = stream::iter(wanted)
-        .map(|mut namespace| {
-            if namespace.kind == NamespaceKind::Timeseries {
-                namespace.uuid = buckets.get(&namespace.name).copied();
-            }
-            with_indexes(cluster, database, namespace)
-        })
+    let described = stream::iter(wanted).map(|mut namespace| {
+        if namespace.kind == NamespaceKind::Timeseries {
+            namespace.uuid = buckets.get(&namespace.name).copied();
+        }
+        with_indexes(cluster, database, namespace)
+    });
+    described
         .buffer_unordered(LISTS_AT_ONCE)
         .try_filter_map(async |namespace| Ok(namespace))
         .try_collect()
-        .await?;
-    all.sort_by(|left, right| left.name.cmp(&right.name));
-    Ok(all)
+        .await
 }
 
 async fn list_collections(cluster: &Cluster, database: &str) -> Result<Vec<Namespace>> {
@@ -94,15 +118,8 @@ async fn with_indexes(
         return Ok(Some(namespace));
     }
     let attempted = || format!("list the indexes of {:?}", namespace.name);
-    let mut command = RawDocumentBuf::new();
-    match namespace.uuid.filter(|_| namespace.kind == NamespaceKind::Collection) {
-        // By its name it might be another one by now.
-        Some(uuid) => command.append(cstr!("listIndexes"), binary(uuid)),
-        None => command.append(cstr!("listIndexes"), namespace.name.as_str()),
-    }
     // With build UUIDs the server tells finished indexes from those still being built.
-    command.append(cstr!("includeBuildUUIDs"), true);
-    command.append(cstr!("cursor"), rawdoc! {});
+    let command = rawdoc! { "listIndexes": namespace.name.as_str(), "includeBuildUUIDs": true, "cursor": {} };
     let mut batches = match cluster.database(database)?.run_raw_cursor_command(command).batch().await {
         Ok(batches) => batches,
         Err(why) if code_of(&why) == Some(code::NAMESPACE_NOT_FOUND) => return Ok(None),
