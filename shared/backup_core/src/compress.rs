@@ -19,14 +19,12 @@ const WINDOW_LOG_MAX: u32 = 27;
 const SKIPPABLE_MAGIC: u32 = 0x184D_2A5E;
 const INDEX_MAGIC: &[u8; 4] = b"NSIX";
 
-/// One compressed frame and what is known of the documents in it.
-#[derive(Debug)]
-pub struct Frame {
-    /// The zstd frame.
-    pub stored: Vec<u8>,
-    /// Bytes of BSON in it.
+/// What is known of some documents that are stored together.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Bytes of BSON.
     pub plain_bytes: u64,
-    /// Documents in it.
+    /// Documents.
     pub documents: u64,
     /// The sum of their hashes.
     pub hash: DocumentHash,
@@ -34,22 +32,45 @@ pub struct Frame {
     first_id: Vec<u8>,
 }
 
-impl Frame {
-    /// Compresses `documents` (concatenated BSON) and takes their count and hash on the way.
-    pub fn compress(documents: &[u8], level: i32) -> Result<Self> {
-        let (mut count, mut hash, mut first_id) = (0, DocumentHash::default(), Vec::new());
+impl Contents {
+    /// Counts and hashes more documents (concatenated BSON), which come behind the others.
+    pub fn add(&mut self, documents: &[u8]) -> Result<()> {
         for document in split_documents(documents) {
             let document = document?;
-            hash.add(document);
-            if count == 0 {
-                first_id = id_for_index(document)?;
+            self.hash.add(document);
+            if self.documents == 0 {
+                self.first_id = id_for_index(document)?;
             }
-            count += 1;
+            self.documents += 1;
         }
-        let stored = zstd::bulk::compress(documents, level)
-            .map_err(|why| Error::new(ErrorKind::Internal, "compress a frame").because(why))?;
-        let plain_bytes = u64::try_from(documents.len()).unwrap_or(u64::MAX);
-        Ok(Self { stored, plain_bytes, documents: count, hash, first_id })
+        self.plain_bytes += u64::try_from(documents.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+}
+
+/// One compressed frame and what is in it.
+#[derive(Debug)]
+pub struct Frame {
+    /// The zstd frame.
+    pub stored: Vec<u8>,
+    /// What is in it.
+    pub contents: Contents,
+}
+
+/// Makes frames, one after another, with buffers that are used again.
+pub struct FrameEncoder(zstd::bulk::Compressor<'static>);
+
+impl FrameEncoder {
+    /// Will compress at this level.
+    pub fn new(level: i32) -> Result<Self> {
+        let internal = |why| Error::new(ErrorKind::Internal, "set up zstd").because(why);
+        zstd::bulk::Compressor::new(level).map(Self).map_err(internal)
+    }
+
+    /// Compresses documents (concatenated BSON), of which `contents` tells.
+    pub fn encode(&mut self, documents: &[u8], contents: Contents) -> Result<Frame> {
+        let internal = |why| Error::new(ErrorKind::Internal, "compress a frame").because(why);
+        Ok(Frame { stored: self.0.compress(documents).map_err(internal)?, contents })
     }
 }
 
@@ -76,10 +97,11 @@ impl FrameIndex {
     /// Notes `frame`, which is written next.
     pub fn push(&mut self, frame: &Frame) {
         self.entries.extend_from_slice(&self.stored_bytes.to_le_bytes());
-        self.entries.extend_from_slice(&frame.plain_bytes.to_le_bytes());
-        self.entries.extend_from_slice(&frame.documents.to_le_bytes());
-        self.entries.extend_from_slice(&u16::try_from(frame.first_id.len()).unwrap_or(0).to_le_bytes());
-        self.entries.extend_from_slice(&frame.first_id);
+        let Contents { plain_bytes, documents, first_id, .. } = &frame.contents;
+        self.entries.extend_from_slice(&plain_bytes.to_le_bytes());
+        self.entries.extend_from_slice(&documents.to_le_bytes());
+        self.entries.extend_from_slice(&u16::try_from(first_id.len()).unwrap_or(0).to_le_bytes());
+        self.entries.extend_from_slice(first_id);
         self.frames += 1;
         self.stored_bytes += u64::try_from(frame.stored.len()).unwrap_or(u64::MAX);
     }
@@ -102,6 +124,7 @@ impl FrameIndex {
 /// Decodes a stream of frames, piece by piece, into at most a given number of bytes.
 pub struct FrameDecoder {
     decoder: Decoder<'static>,
+    piece: Vec<u8>,
     left_bytes: u64,
     at_frame_end: bool,
 }
@@ -112,7 +135,8 @@ impl FrameDecoder {
         let internal = |why| Error::new(ErrorKind::Internal, "set up zstd").because(why);
         let mut decoder = Decoder::new().map_err(internal)?;
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(internal)?;
-        Ok(Self { decoder, left_bytes: plain_bytes_max, at_frame_end: true })
+        let piece = vec![0; DECODED_PIECE_BYTES];
+        Ok(Self { decoder, piece, left_bytes: plain_bytes_max, at_frame_end: true })
     }
 
     /// Decodes all of `stored`; `give` gets the plaintext in order, in pieces of [`DECODED_PIECE_BYTES`] at most.
@@ -120,10 +144,9 @@ impl FrameDecoder {
         if stored.is_empty() {
             return Ok(()); // after a frame's end, zstd would take a call without input for the start of another
         }
-        let mut piece = vec![0; DECODED_PIECE_BYTES];
         let mut input = InBuffer::around(stored);
         loop {
-            let mut output = OutBuffer::around(piece.as_mut_slice());
+            let mut output = OutBuffer::around(self.piece.as_mut_slice());
             let hint = self
                 .decoder
                 .run(&mut input, &mut output)
@@ -186,6 +209,12 @@ mod tests {
         out
     }
 
+    fn frame(documents: &[u8]) -> Frame {
+        let mut contents = Contents::default();
+        contents.add(documents).unwrap();
+        FrameEncoder::new(3).unwrap().encode(documents, contents).unwrap()
+    }
+
     fn decode(stored: &[u8], plain_bytes: u64, step: usize) -> Result<Vec<u8>> {
         let (mut out, mut decoder) = (Vec::new(), FrameDecoder::new(plain_bytes)?);
         for piece in stored.chunks(step) {
@@ -205,13 +234,13 @@ mod tests {
     #[test]
     fn frames_of_any_size_come_back_whatever_the_pieces() {
         let plain = [documents(0, 9000), documents(9000, 1)];
-        let frames: Vec<Frame> = plain.iter().map(|plain| Frame::compress(plain, 3).unwrap()).collect();
+        let frames: Vec<Frame> = plain.iter().map(|plain| frame(plain)).collect();
         let (stored, whole) = (stream(&frames), plain.concat());
         let plain_bytes = u64::try_from(whole.len()).unwrap();
         for step in [1, 7, 1000, stored.len()] {
             assert!(decode(&stored, plain_bytes, step).unwrap() == whole, "step {step}");
         }
-        assert_eq!(frames[0].documents, 9000);
+        assert_eq!(frames[0].contents.documents, 9000);
         assert!(decode(&stored, plain_bytes - 1, 1000).is_err(), "more than expected");
         assert!(decode(&stored, plain_bytes + 1, 1000).is_err(), "less than expected");
         assert!(decode(&stored[..stored.len() - 1], plain_bytes, 1000).is_err(), "cut short");
@@ -220,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_ends_with_its_input_is_whole() {
-        let stored = stream(&[Frame::compress(&documents(0, 100), 3).unwrap()]);
+        let stored = stream(&[frame(&documents(0, 100))]);
         let mut decoder = FrameDecoder::new(u64::try_from(documents(0, 100).len()).unwrap()).unwrap();
         decoder.push(&stored, |_| Ok(())).unwrap();
         decoder.push(&[], |_| Ok(())).unwrap(); // what an empty last record opens to
@@ -246,8 +275,7 @@ mod tests {
 
     #[test]
     fn the_index_tells_where_each_frame_is() {
-        let frames =
-            [Frame::compress(&documents(5, 2), 3).unwrap(), Frame::compress(&documents(7, 3), 3).unwrap()];
+        let frames = [frame(&documents(5, 2)), frame(&documents(7, 3))];
         let stored = stream(&frames);
         let (rest, magic) = stored.split_last_chunk::<4>().unwrap();
         assert_eq!(magic, INDEX_MAGIC);

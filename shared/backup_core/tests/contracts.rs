@@ -1,10 +1,16 @@
 //! The ports in memory keep the contracts that the real ones keep.
 
-use backup_testkit::{MemoryCatalog, MemoryKeys, MemoryStore, contract};
+use backup_testkit::{DirectoryStore, MemoryCatalog, MemoryKeys, MemoryStore, contract};
 
 #[tokio::test]
 async fn the_bucket_in_memory() {
     contract::object_store(&MemoryStore::default()).await;
+}
+
+#[tokio::test]
+async fn the_bucket_in_a_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    contract::object_store(&DirectoryStore::new(directory.path().to_owned())).await;
 }
 
 #[tokio::test]

@@ -82,21 +82,28 @@ impl Target for Cluster {
     }
 }
 
+/// Documents of one command.
 #[derive(Default)]
-struct Batch {
-    documents: Vec<RawDocumentBuf>,
+struct Batch<'a> {
+    documents: Vec<&'a RawDocument>,
     bytes: usize,
 }
 
-impl Batch {
-    fn push(&mut self, document: &RawDocument) {
+impl<'a> Batch<'a> {
+    fn push(&mut self, document: &'a RawDocument) {
         self.bytes += document.as_bytes().len();
-        self.documents.push(document.to_owned());
+        self.documents.push(document);
     }
 }
 
 impl Cluster {
-    async fn insert_batch(&self, database: &str, name: &str, batch: Batch, rules: InsertRules) -> Result<()> {
+    async fn insert_batch(
+        &self,
+        database: &str,
+        name: &str,
+        batch: Batch<'_>,
+        rules: InsertRules,
+    ) -> Result<()> {
         let mut left = batch.documents.as_slice();
         while !left.is_empty() {
             let mut command =
@@ -105,7 +112,7 @@ impl Cluster {
             if !name.starts_with("system.buckets.") {
                 command.append(cstr!("bypassDocumentValidation"), true);
             }
-            command.append(cstr!("documents"), array(left));
+            let command = with_documents(&command, left)?;
             let reply = self.command(database, command, &format!("insert into {name:?}")).await?;
             let Some(last_failed) = check_write_errors(&reply, name)? else { return Ok(()) };
             // Ordered, the server stopped at the one that was there already; go on behind it.
@@ -138,6 +145,37 @@ impl Cluster {
         let reply = self.command(database, command, &format!("insert into {name:?}")).await?;
         check_write_errors(&reply, name).map(|_| ())
     }
+}
+
+/// `command` with its array of documents, copied once: they are most of what a restore moves.
+fn with_documents(command: &RawDocument, documents: &[&RawDocument]) -> Result<RawDocumentBuf> {
+    const FIELD: &[u8] = b"\x04documents\0";
+    const ELEMENT_BYTES_MAX: usize = 12; // type, index, zero
+    let too_long = |_| Error::new(ErrorKind::Internal, "write an insert: it is too long");
+    let (_, command) = command.as_bytes().split_last().unwrap_or((&0, &[]));
+    let bytes: usize = documents.iter().map(|it| it.as_bytes().len() + ELEMENT_BYTES_MAX).sum();
+    let mut out = Vec::with_capacity(command.len() + FIELD.len() + bytes + 16);
+    out.extend_from_slice(command);
+    out.extend_from_slice(FIELD);
+    let array = out.len();
+    out.extend_from_slice(&[0; 4]);
+    for (index, document) in documents.iter().enumerate() {
+        out.push(0x03);
+        out.extend_from_slice(index.to_string().as_bytes());
+        out.push(0);
+        out.extend_from_slice(document.as_bytes());
+    }
+    out.push(0);
+    let array_bytes = i32::try_from(out.len() - array).map_err(too_long)?.to_le_bytes();
+    out.push(0);
+    let command_bytes = i32::try_from(out.len()).map_err(too_long)?.to_le_bytes();
+    for (at, length) in [(array, array_bytes), (0, command_bytes)] {
+        if let Some(place) = out.get_mut(at..at + 4) {
+            place.copy_from_slice(&length);
+        }
+    }
+    RawDocumentBuf::from_bytes(out)
+        .map_err(|why| Error::new(ErrorKind::Internal, "write an insert").because(why))
 }
 
 /// The index of the last document that was there already; an error for any other write error.

@@ -16,10 +16,12 @@ pub mod hostile;
 
 mod catalog;
 mod cluster;
+mod directory;
 mod faults;
 mod store;
 
 pub use catalog::{MemoryAlerts, MemoryCatalog};
 pub use cluster::MemoryCluster;
+pub use directory::DirectoryStore;
 pub use faults::{Faults, Faulty};
 pub use store::{MemoryKeys, MemoryStore, TestClock};

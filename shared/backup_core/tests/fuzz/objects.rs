@@ -4,7 +4,8 @@ use std::sync::LazyLock;
 
 use backup_core::bson::{IdValue, split_documents};
 use backup_core::compress::{
-    DECODED_PIECE_BYTES, Frame, FrameDecoder, FrameIndex, compress_whole, decompress_whole,
+    Contents, DECODED_PIECE_BYTES, Frame, FrameDecoder, FrameEncoder, FrameIndex, compress_whole,
+    decompress_whole,
 };
 use backup_core::document_hash::DocumentHash;
 use backup_core::error::{ErrorKind, Result};
@@ -119,14 +120,21 @@ fn frames() {
         assert_eq!(index.len(), frames.len());
         for ((group, frame), entry) in groups.iter().zip(&frames).zip(index) {
             check_frame(group, frame);
-            assert_eq!(entry, (offset, frame.plain_bytes, frame.documents, first_id(group)));
+            let Contents { plain_bytes, documents, .. } = frame.contents;
+            assert_eq!(entry, (offset, plain_bytes, documents, first_id(group)));
             offset += u64::try_from(frame.stored.len()).unwrap();
         }
     });
 }
 
 fn stream(groups: &[Vec<u8>]) -> (Vec<u8>, Vec<Frame>) {
-    let frames: Vec<Frame> = groups.iter().map(|group| Frame::compress(group, 1).unwrap()).collect();
+    let mut encoder = FrameEncoder::new(1).unwrap();
+    let mut frame = |group: &Vec<u8>| {
+        let mut contents = Contents::default();
+        contents.add(group).unwrap();
+        encoder.encode(group, contents).unwrap()
+    };
+    let frames: Vec<Frame> = groups.iter().map(&mut frame).collect();
     let (mut stored, mut index) = (Vec::new(), FrameIndex::default());
     for frame in &frames {
         index.push(frame);
@@ -157,8 +165,8 @@ fn check_frame(group: &[u8], frame: &Frame) {
         hash.add(document.unwrap());
         documents += 1;
     }
-    assert_eq!((frame.documents, frame.hash), (documents, hash));
-    assert_eq!(frame.plain_bytes, u64::try_from(group.len()).unwrap());
+    assert_eq!((frame.contents.documents, frame.contents.hash), (documents, hash));
+    assert_eq!(frame.contents.plain_bytes, u64::try_from(group.len()).unwrap());
 }
 
 /// The first document's `_id` as the index has it: type byte and value.

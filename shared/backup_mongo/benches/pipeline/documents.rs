@@ -1,0 +1,102 @@
+//! Leads as an agency would have them, of about the size that is wanted.
+
+use bson::{Document, RawDocumentBuf, doc};
+use mongodb::Client;
+
+use crate::Options;
+
+pub(crate) const DATABASE: &str = "nightsafe-bench";
+pub(crate) const COLLECTION: &str = "leads";
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+const WRITERS: usize = 2;
+
+const WORDS: [&str; 24] = [
+    "thanks",
+    "call",
+    "tomorrow",
+    "interested",
+    "price",
+    "offer",
+    "please",
+    "stop",
+    "yes",
+    "later",
+    "meeting",
+    "quote",
+    "family",
+    "house",
+    "insurance",
+    "monday",
+    "confirmed",
+    "address",
+    "new",
+    "number",
+    "again",
+    "question",
+    "morning",
+    "documents",
+];
+
+/// `SplitMix64`.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn word(&mut self) -> &'static str {
+        WORDS[usize::try_from(self.next() % 24).unwrap()]
+    }
+
+    fn sentence(&mut self, bytes: usize) -> String {
+        let mut text = String::with_capacity(bytes + 16);
+        while text.len() < bytes {
+            text.push_str(self.word());
+            text.push(' ');
+        }
+        text
+    }
+}
+
+fn lead(n: i64, document_bytes: usize) -> RawDocumentBuf {
+    let mut numbers = Numbers(u64::try_from(n).unwrap());
+    let (token, score) = (format!("{:016x}", numbers.next()), i32::try_from(numbers.next() % 100).unwrap());
+    let document = doc! {
+        "_id": n, "email": format!("{}.{n}@example.com", numbers.word()), "phone": format!("+1555{n:07}"),
+        "score": score, "token": token, "budget": score * 1000, "consent": n % 10 != 0,
+        "created": bson::DateTime::from_millis(1_793_491_200_000 + n * 977),
+        "tags": [numbers.word(), numbers.word()], "address": { "city": numbers.word(), "zip": n % 100_000 },
+        "history": [{ "state": "new", "by": numbers.word() }, { "state": "contacted", "at": n * 31 }],
+        "notes": numbers.sentence(document_bytes.saturating_sub(450)),
+    };
+    RawDocumentBuf::try_from(&document).unwrap()
+}
+
+/// Fills the bench's collection.
+pub(crate) async fn seed(uri: &str, options: &Options) {
+    let database = Client::with_uri_str(uri).await.unwrap().database(DATABASE);
+    database.drop().await.unwrap();
+    let count = i64::try_from(options.bytes() / u64::try_from(options.document_bytes).unwrap()).unwrap();
+    let step = i64::try_from((BATCH_BYTES / options.document_bytes).clamp(1, 5000)).unwrap();
+    let batches = (0..count).step_by(usize::try_from(step).unwrap());
+    let insert = |from: i64| {
+        let (leads, size) = (database.collection::<RawDocumentBuf>(COLLECTION), options.document_bytes);
+        async move {
+            let batch = (from..count.min(from + step)).map(|n| lead(n, size));
+            leads.insert_many(batch).await.unwrap();
+        }
+    };
+    use futures_util::StreamExt;
+    futures_util::stream::iter(batches).for_each_concurrent(WRITERS, insert).await;
+    println!("{count} documents of about {} bytes", options.document_bytes);
+}
+
+pub(crate) async fn drop(uri: &str) {
+    let database: mongodb::Database = Client::with_uri_str(uri).await.unwrap().database(DATABASE);
+    database.run_command(Document::from_iter([("dropDatabase".to_owned(), 1.into())])).await.unwrap();
+}

@@ -1,0 +1,258 @@
+//! Whole backups and restores in the test's own process: the real flows over a real cluster, every other port in
+//! memory. A step is repeated as often as its state machine would, without the machine's pauses (what a step meets
+//! first is a driver that waits for a server), and every run that failed is kept, so that a test can ask what
+//! happened on the way.
+
+use std::sync::Mutex;
+
+use backup_core::flows::{
+    abandon_restore, build_indexes, close, dump_chunk, finish_restore, open_manifest, plan_restore,
+    raise_alert, restore_chunk, seal_backup, trigger_backup, validate_chunk, verify_checksums,
+};
+use backup_core::format::{BackupPlace, Header, Manifest, ManifestChunk, ManifestNamespace, ObjectKey};
+use backup_core::id::OperationId;
+use backup_core::operation::{
+    BackupDetail, Detail, Failure, Operation, OperationKind, RestoreDetail, Trigger,
+};
+use backup_core::ports::{Catalog, Clock, DataKeys, ObjectStore};
+use backup_core::settings::Settings;
+use backup_core::{Error, ErrorKind, Result, seal};
+use backup_mongo::Cluster;
+use backup_testkit::fixture::{Step, World};
+
+/// How often a step runs at most: once, and `MaxAttempts` of the state machines' `Retry`.
+const RUNS_MAX: u32 = 6;
+
+/// A run of a step that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub(crate) step: Step,
+    pub(crate) kind: ErrorKind,
+    /// What was attempted, and why it failed, as an operator reads it.
+    pub(crate) told: String,
+}
+
+/// A cluster, and everything else that backups and restores of it need.
+pub(crate) struct Chain {
+    cluster: Cluster,
+    settings: Settings,
+    /// All other ports; the cluster in memory is not used.
+    pub(crate) ports: World,
+    failed: Mutex<Vec<Failed>>,
+}
+
+impl Chain {
+    /// A chain without any backup so far.
+    pub(crate) fn new(cluster: Cluster, settings: Settings) -> Self {
+        Self { cluster, settings, ports: World::default(), failed: Mutex::default() }
+    }
+
+    /// The same bucket, keys and catalog, with another way to the cluster, or another cluster.
+    pub(crate) fn through(&self, cluster: Cluster) -> Self {
+        Self { cluster, settings: self.settings.clone(), ports: self.ports.clone(), failed: Mutex::default() }
+    }
+
+    /// Backs up a database, or those of its collections that are named. One that fails is ended as the state machine
+    /// ends it, so that the next one finds the lease free.
+    pub(crate) async fn back_up(&self, database: &str, collections: &[&str]) -> Result<Manifest> {
+        let id = self.request_backup(database, collections).await;
+        self.carry_out(OperationKind::Backup, id).await?;
+        self.manifest(id).await
+    }
+
+    /// Restores a database, or those of its collections that are named, from the newest good backup, over what is
+    /// live. One that fails is given up as the state machine does it.
+    pub(crate) async fn restore(&self, database: &str, collections: &[&str]) -> Result<Operation> {
+        let id = self.request_restore(database, collections).await;
+        self.carry_out(OperationKind::Restore, id).await?;
+        Ok(self.ports.operation(OperationKind::Restore, id).await)
+    }
+
+    /// Asks for a backup that nobody carries out yet.
+    pub(crate) async fn request_backup(&self, database: &str, collections: &[&str]) -> OperationId {
+        let detail = BackupDetail {
+            trigger: Trigger::Manual,
+            force: false,
+            cluster_time: None,
+            consistency: None,
+            manifest_sha256: None,
+            lost: 0,
+        };
+        self.request(database, collections, Detail::Backup(detail)).await
+    }
+
+    /// Asks for a restore that nobody carries out yet.
+    pub(crate) async fn request_restore(&self, database: &str, collections: &[&str]) -> OperationId {
+        let full = collections.is_empty();
+        let detail =
+            RestoreDetail { backup: None, full, may_replace: true, dry_run: false, kept_aside: Vec::new() };
+        self.request(database, collections, Detail::Restore(detail)).await
+    }
+
+    async fn request(&self, database: &str, collections: &[&str], detail: Detail) -> OperationId {
+        self.ports.clock.advance(1000); // so that ids sort by the order of requests
+        let id = OperationId::generate(self.ports.clock.now_millis()).unwrap();
+        let collections = collections.iter().map(|name| (*name).to_owned()).collect();
+        let source = "main".parse().unwrap();
+        let row = Operation::requested(id, source, database.to_owned(), collections, "ana".into(), detail);
+        self.ports.catalog.create_operation(&row).await.unwrap();
+        id
+    }
+
+    /// Carries out what was asked for, as its state machine does.
+    pub(crate) async fn carry_out(&self, kind: OperationKind, id: OperationId) -> Result<()> {
+        let done = self.drive(kind, id, async |step| self.run(id, step).await).await;
+        if let Err(why) = &done {
+            self.give_up(kind, id, why).await;
+        }
+        done
+    }
+
+    /// Runs the steps of an operation in order, each by `run`, until one fails.
+    pub(crate) async fn drive(
+        &self,
+        kind: OperationKind,
+        id: OperationId,
+        mut run: impl AsyncFnMut(Step) -> Result<()>,
+    ) -> Result<()> {
+        run(match kind {
+            OperationKind::Backup => Step::TriggerBackup,
+            OperationKind::Restore => Step::PlanRestore,
+        })
+        .await?;
+        for step in self.ports.steps_after_plan(kind, id).await {
+            run(step).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a step, and again while what it fails with is worth it.
+    pub(crate) async fn run(&self, id: OperationId, step: Step) -> Result<()> {
+        let mut runs = 1;
+        loop {
+            match self.run_once(id, step).await {
+                Err(why) if why.kind().is_retryable() && runs < RUNS_MAX => runs += 1,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Runs a step once; a failure is kept, and noted in the catalog as a function notes it.
+    pub(crate) async fn run_once(&self, id: OperationId, step: Step) -> Result<()> {
+        let done = Box::pin(self.backup_step(id, step)).await; // it holds every step's future
+        if let Err(why) = &done {
+            let (name, kind) = name_and_kind(step);
+            self.ports.catalog.record_failure(kind, id, &Failure::of(name, why)).await.unwrap();
+            let failed = Failed { step, kind: why.kind(), told: why.to_string() };
+            self.failed.lock().unwrap().push(failed);
+        }
+        done
+    }
+
+    /// What failed since this was asked last.
+    pub(crate) fn take_failed(&self) -> Vec<Failed> {
+        self.failed.lock().unwrap().drain(..).collect()
+    }
+
+    async fn backup_step(&self, id: OperationId, step: Step) -> Result<()> {
+        let World { store, keys, catalog, clock, .. } = &self.ports;
+        let (source, settings) = (&self.cluster, &self.settings);
+        match step {
+            Step::TriggerBackup => {
+                let ports = trigger_backup::Ports { source, store, keys, catalog, clock };
+                trigger_backup::run(ports, settings, id).await.map(|_| ())
+            }
+            Step::DumpChunk(item) => {
+                let ports = dump_chunk::Ports { source, store, keys, catalog, clock };
+                dump_chunk::run(ports, settings, id, item).await
+            }
+            Step::SealBackup => {
+                seal_backup::run(seal_backup::Ports { source, store, keys, catalog, clock }, id).await
+            }
+            Step::VerifyChecksums(item) => {
+                verify_checksums::run(verify_checksums::Ports { store, keys, catalog, clock }, id, item).await
+            }
+            Step::Close => close::run(close::Ports { store, keys, catalog, clock }, id).await,
+            of_a_restore => self.restore_step(id, of_a_restore).await,
+        }
+    }
+
+    async fn restore_step(&self, id: OperationId, step: Step) -> Result<()> {
+        let World { store, keys, catalog, alerts, clock, .. } = &self.ports;
+        let (target, settings) = (&self.cluster, &self.settings);
+        match step {
+            Step::PlanRestore => {
+                let ports = plan_restore::Ports { target, store, keys, catalog, alerts, clock };
+                plan_restore::run(ports, settings, id).await.map(|_| ())
+            }
+            Step::RestoreChunk(item) => {
+                let ports = restore_chunk::Ports { target, store, keys, catalog, clock };
+                restore_chunk::run(ports, settings, id, item).await
+            }
+            Step::BuildIndexes => {
+                build_indexes::run(build_indexes::Ports { target, store, keys, catalog }, id).await
+            }
+            Step::ValidateChunk(item) => {
+                let ports = validate_chunk::Ports { target, store, keys, catalog, clock };
+                validate_chunk::run(ports, id, item).await
+            }
+            Step::FinishRestore => {
+                finish_restore::run(finish_restore::Ports { target, store, keys, catalog, clock }, id).await
+            }
+            Step::AbandonRestore => {
+                abandon_restore::run(abandon_restore::Ports { target, store, keys, catalog }, id).await
+            }
+            of_a_backup => unreachable!("{of_a_backup:?} is no step of a restore"),
+        }
+    }
+
+    /// What a state machine does once a step failed for good.
+    pub(crate) async fn give_up(&self, kind: OperationKind, id: OperationId, why: &Error) {
+        if kind == OperationKind::Restore {
+            let _ = self.run(id, Step::AbandonRestore).await; // the machine goes on to the alert all the same
+        }
+        let World { catalog, alerts, clock, .. } = &self.ports;
+        let ports = raise_alert::Ports { catalog, alerts, clock };
+        raise_alert::run(ports, kind, id, why.kind().name(), &why.to_string()).await.unwrap();
+    }
+
+    /// The manifest of a backup.
+    pub(crate) async fn manifest(&self, backup: OperationId) -> Result<Manifest> {
+        let row = self.ports.operation(OperationKind::Backup, backup).await;
+        open_manifest(&self.ports.store, &self.ports.keys, &row).await
+    }
+
+    /// What is stored of a chunk: its documents, concatenated.
+    pub(crate) async fn documents(
+        &self,
+        manifest: &Manifest,
+        namespace: &ManifestNamespace,
+        chunk: &ManifestChunk,
+    ) -> Vec<u8> {
+        let place = BackupPlace { trigger: manifest.trigger, backup: manifest.backup };
+        let key = ObjectKey::Chunk(place, chunk.ordinal, chunk.stored.attempt);
+        let object = self.ports.store.get(key, u64::MAX).await.unwrap();
+        let context = manifest.chunk_context(namespace, chunk).unwrap();
+        let (header, length) = Header::expect(&object, &context).unwrap();
+        let data_key = self.ports.keys.unwrap(&header.wrapped_key, &context).await.unwrap();
+        let opened = seal::open(data_key, &context.to_bytes(), &object[length..]).unwrap();
+        zstd::decode_all(opened.as_slice()).unwrap()
+    }
+}
+
+/// The step's word, and what it is a step of.
+const fn name_and_kind(step: Step) -> (&'static str, OperationKind) {
+    match step {
+        Step::TriggerBackup => ("trigger-backup", OperationKind::Backup),
+        Step::DumpChunk(_) => ("dump-chunk", OperationKind::Backup),
+        Step::SealBackup => ("seal-backup", OperationKind::Backup),
+        Step::VerifyChecksums(_) => ("verify-checksums", OperationKind::Backup),
+        Step::Close => ("close", OperationKind::Backup),
+        Step::PlanRestore => ("plan-restore", OperationKind::Restore),
+        Step::RestoreChunk(_) => ("restore-chunk", OperationKind::Restore),
+        Step::BuildIndexes => ("build-indexes", OperationKind::Restore),
+        Step::ValidateChunk(_) => ("validate-chunk", OperationKind::Restore),
+        Step::FinishRestore => ("finish-restore", OperationKind::Restore),
+        Step::AbandonRestore => ("abandon-restore", OperationKind::Restore),
+    }
+}
