@@ -3,7 +3,7 @@
 //! first is a driver that waits for a server), and every run that failed is kept, so that a test can ask what
 //! happened on the way.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use backup_core::flows::{
     abandon_restore, build_indexes, close, dump_chunk, finish_restore, open_manifest, plan_restore,
@@ -14,7 +14,7 @@ use backup_core::id::OperationId;
 use backup_core::operation::{
     BackupDetail, Detail, Failure, Operation, OperationKind, RestoreDetail, Trigger,
 };
-use backup_core::ports::{Catalog, Clock, DataKeys, ObjectStore};
+use backup_core::ports::{Catalog, Clock, DataKeys, ObjectStore, Source};
 use backup_core::settings::Settings;
 use backup_core::{Error, ErrorKind, Result, seal};
 use backup_mongo::Cluster;
@@ -35,6 +35,8 @@ pub(crate) struct Failed {
 /// A cluster, and everything else that backups and restores of it need.
 pub(crate) struct Chain {
     cluster: Cluster,
+    /// What backups read: the cluster, or something that stands before it.
+    source: Arc<dyn Source>,
     settings: Settings,
     /// All other ports; the cluster in memory is not used.
     pub(crate) ports: World,
@@ -44,12 +46,18 @@ pub(crate) struct Chain {
 impl Chain {
     /// A chain without any backup so far.
     pub(crate) fn new(cluster: Cluster, settings: Settings) -> Self {
-        Self { cluster, settings, ports: World::default(), failed: Mutex::default() }
+        let source = Arc::new(cluster.clone());
+        Self { cluster, source, settings, ports: World::default(), failed: Mutex::default() }
     }
 
     /// The same bucket, keys and catalog, with another way to the cluster, or another cluster.
     pub(crate) fn through(&self, cluster: Cluster) -> Self {
-        Self { cluster, settings: self.settings.clone(), ports: self.ports.clone(), failed: Mutex::default() }
+        Self { ports: self.ports.clone(), ..Self::new(cluster, self.settings.clone()) }
+    }
+
+    /// Backups read what `source` gives.
+    pub(crate) fn reading(self, source: Arc<dyn Source>) -> Self {
+        Self { source, ..self }
     }
 
     /// Backs up a database, or those of its collections that are named. One that fails is ended as the state machine
@@ -156,7 +164,7 @@ impl Chain {
 
     async fn backup_step(&self, id: OperationId, step: Step) -> Result<()> {
         let World { store, keys, catalog, clock, .. } = &self.ports;
-        let (source, settings) = (&self.cluster, &self.settings);
+        let (source, settings) = (&*self.source, &self.settings);
         match step {
             Step::TriggerBackup => {
                 let ports = trigger_backup::Ports { source, store, keys, catalog, clock };

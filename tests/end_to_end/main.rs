@@ -8,9 +8,12 @@
 
 mod backups;
 mod bytes;
+mod chain;
 mod corpus;
+mod exactness;
 mod failures;
 mod fixture;
+mod numbers;
 mod pipeline;
 mod ports;
 mod process;
@@ -25,7 +28,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 20] = [
+const TESTS: [Test; 22] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -42,6 +45,14 @@ const TESTS: [Test; 20] = [
     ("restores::replacing_needs_the_operators_word", restores::replacing_needs_the_operators_word),
     ("corpus::everything_a_server_takes_survives", corpus::everything_a_server_takes_survives),
     ("corpus::two_thousand_tiny_collections_survive", corpus::two_thousand_tiny_collections_survive),
+    (
+        "exactness::every_chunk_is_a_snapshot_read_at_its_t",
+        exactness::every_chunk_is_a_snapshot_read_at_its_t,
+    ),
+    (
+        "exactness::collections_that_change_meanwhile_are_exact_or_labelled",
+        exactness::collections_that_change_meanwhile_are_exact_or_labelled,
+    ),
     ("bytes::a_chunk_is_read_without_any_of_our_code", bytes::a_chunk_is_read_without_any_of_our_code),
     (
         "bytes::the_oracle_and_we_open_what_the_other_sealed",

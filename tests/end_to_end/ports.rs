@@ -6,7 +6,7 @@ use backup_aws::{DynamoCatalog, KmsDataKeys, S3ObjectStore};
 use backup_core::bson::{IdRange, IdValue, check_coverage, split_documents};
 use backup_core::error::ErrorKind;
 use backup_core::plan::ranges::ranges;
-use backup_core::ports::{ChunkRead, Source};
+use backup_core::ports::{ChunkRead, Sampled, Source};
 use backup_mongo::Cluster;
 use backup_testkit::contract;
 use bson::oid::ObjectId;
@@ -89,10 +89,10 @@ pub(crate) fn ranges_cover_every_id_of_every_type_once(fixture: &Fixture) {
         let at = cluster.cluster_time().await.unwrap();
         let all = read(&cluster, uuid, IdRange::ALL, Some(at)).await;
         assert_eq!(all.len(), ids.len());
-        let sorted = cluster.sample_ids("ranges", "mixed", uuid, 1000).await.unwrap();
+        let sorted = cluster.sample("ranges", "mixed", uuid, 1000).await.unwrap();
         assert_eq!(sorted.len(), ids.len(), "a sample of more than all is all");
         let mut plans: Vec<Vec<IdRange>> = (1..=40).map(|parts| ranges(&sorted, parts)).collect();
-        for bound in sorted.iter().filter(|bound| bound.may_bound_a_range()) {
+        for bound in sorted.iter().map(|it| &it.id).filter(|bound| bound.may_bound_a_range()) {
             let (lower, upper) = (
                 IdRange { lower: None, upper: Some(bound.clone()) },
                 IdRange { lower: Some(bound.clone()), upper: None },
@@ -185,8 +185,8 @@ pub(crate) fn a_read_at_an_instant_is_exact_or_refused(fixture: &Fixture) {
         let future = Some(backup_core::id::ClusterTime { seconds: u32::MAX - 10, ordinal: 1 });
         let refused = try_read(&cluster, "instants", "kept", uuid("kept"), IdRange::ALL, future).await;
         assert!(refused.is_err(), "an instant to come");
-        let ids = cluster.sample_ids("instants", "kept", uuid("kept"), 50).await.unwrap();
-        let in_order = |pair: &[IdValue]| number(&pair[0]) <= number(&pair[1]);
+        let ids = cluster.sample("instants", "kept", uuid("kept"), 50).await.unwrap();
+        let in_order = |pair: &[Sampled]| number(&pair[0].id) <= number(&pair[1].id);
         assert!(ids.len() > 20 && ids.windows(2).all(in_order), "the server sorts a sample");
     });
 }

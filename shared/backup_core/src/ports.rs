@@ -188,6 +188,15 @@ pub struct SizeHint {
     pub bytes: u64,
 }
 
+/// A document that was drawn to cut its collection, and those it stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// Its `_id`.
+    pub id: IdValue,
+    /// Bytes of BSON from this document up to the next one that was drawn, or a figure that grows with them.
+    pub bytes: u64,
+}
+
 /// Which documents of a collection to read, and how.
 #[derive(Clone, Debug)]
 pub struct ChunkRead {
@@ -232,14 +241,14 @@ pub trait Source: Send + Sync {
     /// A guess at the size of a collection.
     async fn size_hint(&self, database: &str, name: &str) -> Result<SizeHint>;
 
-    /// `_id`s of at least about `count` documents, evenly drawn and sorted by the server.
-    async fn sample_ids(
+    /// Documents of a collection, at least about `count` of them, drawn evenly and sorted by `_id` as the server sorts.
+    async fn sample(
         &self,
         database: &str,
         name: &str,
         uuid: CollectionUuid,
         count: u32,
-    ) -> Result<Vec<IdValue>>;
+    ) -> Result<Vec<Sampled>>;
 
     /// Opens a range for reading.
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>>;

@@ -4,18 +4,22 @@ use async_trait::async_trait;
 use backup_core::bson::IdValue;
 use backup_core::id::{ClusterTime, CollectionUuid};
 use backup_core::namespace::Namespace;
-use backup_core::ports::{ChunkRead, DocumentStream, ServerFacts, SizeHint, Source};
+use backup_core::ports::{ChunkRead, DocumentStream, Sampled, ServerFacts, SizeHint, Source};
 use backup_core::{Error, ErrorKind, Result};
-use bson::{Bson, Document, RawBsonRef, RawDocumentBuf, rawdoc};
+use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocumentBuf, cstr, rawdoc};
 use futures_util::StreamExt;
 
 use crate::connection::Cluster;
 use crate::error::told;
+use crate::target::append_all;
 use crate::{metadata, reader};
 
 /// Up to here every `_id` is read from the index, in a fraction of a second, and parts come out even. `$sample` is
 /// for larger collections: it draws pages, and those of a small or freshly filled collection are very unequal.
 const ALL_IDS_DOCUMENTS_MAX: u64 = 200_000;
+/// Up to here the sizes of all documents are asked for, which the server must read for that: half a second or a few.
+/// Above, `_id`s alone are read, and parts come out even in documents.
+const ALL_SIZES_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// MongoDB 6.0: change streams tell DDL since then.
 const WIRE_VERSION_MIN: i64 = 17;
 
@@ -82,33 +86,33 @@ impl Source for Cluster {
         Ok(SizeHint { documents: number("count"), bytes: number("size") })
     }
 
-    async fn sample_ids(
+    async fn sample(
         &self,
         database: &str,
         name: &str,
         uuid: CollectionUuid,
         count: u32,
-    ) -> Result<Vec<IdValue>> {
-        let documents = self.size_hint(database, name).await?.documents;
-        let uuid = metadata::binary(uuid);
-        if documents > ALL_IDS_DOCUMENTS_MAX {
-            let command = rawdoc! {
-                "aggregate": name,
-                "collectionUUID": uuid,
-                "pipeline": [{ "$sample": { "size": i64::from(count) } }, { "$project": { "_id": 1 } }, { "$sort": { "_id": 1 } }],
-                "cursor": {},
-            };
-            return self.ids(database, name, command, 1).await;
+    ) -> Result<Vec<Sampled>> {
+        let size = self.size_hint(database, name).await?;
+        let mut command = rawdoc! { "collectionUUID": metadata::binary(uuid), "cursor": {} };
+        let mut aggregate = |pipeline: RawArrayBuf| command.append(cstr!("pipeline"), pipeline);
+        let sizes = rawdoc! { "$project": { "bytes": { "$bsonSize": "$$ROOT" } } };
+        let sort = rawdoc! { "$sort": { "_id": 1 } };
+        if size.documents > ALL_IDS_DOCUMENTS_MAX {
+            let draw = rawdoc! { "$sample": { "size": i64::from(count) } };
+            aggregate([draw, sizes, sort].into_iter().collect());
+            return self.sampled(database, name, command, 1).await;
         }
-        let command = rawdoc! {
-            "find": name,
-            "collectionUUID": uuid,
-            "projection": { "_id": 1 },
-            "hint": { "_id": 1 },
-            "sort": { "_id": 1 },
+        let step = usize::try_from(size.documents / u64::from(count.max(1))).unwrap_or(1).max(1);
+        // In the order of the index on `_id`, which has the values, but not the sizes of the documents.
+        let project = if size.bytes > ALL_SIZES_BYTES_MAX {
+            rawdoc! { "$project": { "_id": 1 } }
+        } else {
+            sizes
         };
-        let step = usize::try_from(documents / u64::from(count.max(1))).unwrap_or(1).max(1);
-        self.ids(database, name, command, step).await
+        aggregate([sort, project].into_iter().collect());
+        command.append(cstr!("hint"), rawdoc! { "_id": 1 });
+        self.sampled(database, name, command, step).await
     }
 
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {
@@ -117,27 +121,36 @@ impl Source for Cluster {
 }
 
 impl Cluster {
-    /// Every `step`-th `_id` of what a command gives.
-    async fn ids(
+    /// What an aggregation gives, every `step` documents as one. Where the server told no sizes, all count the same.
+    async fn sampled(
         &self,
         database: &str,
         name: &str,
-        command: RawDocumentBuf,
+        aggregation: RawDocumentBuf,
         step: usize,
-    ) -> Result<Vec<IdValue>> {
+    ) -> Result<Vec<Sampled>> {
         let attempted = || format!("sample {name:?}");
+        let mut command = rawdoc! { "aggregate": name };
+        append_all(&mut command, &aggregation)?;
         let batches = self.database(database)?.run_raw_cursor_command(command).batch().await;
         let mut batches = batches.map_err(|why| told(attempted(), &why))?;
-        let (mut ids, mut seen) = (Vec::new(), 0_usize);
+        let (mut all, mut seen): (Vec<Sampled>, usize) = (Vec::new(), 0);
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(|why| told(attempted(), &why))?;
             for document in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-                let document = document.ok().and_then(RawBsonRef::as_document).filter(|_| seen % step == 0);
-                ids.extend(document.map(|it| IdValue::of_document(it.as_bytes())).transpose()?.flatten());
+                let Some(document) = document.ok().and_then(RawBsonRef::as_document) else { continue };
+                let bytes =
+                    document.get_i32("bytes").ok().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(1);
+                match all.last_mut().filter(|_| seen % step != 0) {
+                    Some(last) => last.bytes += bytes,
+                    None => {
+                        all.extend(IdValue::of_document(document.as_bytes())?.map(|id| Sampled { id, bytes }))
+                    }
+                }
                 seen += 1;
             }
         }
-        Ok(ids)
+        Ok(all)
     }
 }
 

@@ -203,7 +203,7 @@ fn check_write_errors(reply: &Document, name: &str) -> Result<Option<usize>> {
     Ok(last)
 }
 
-fn append_all(command: &mut RawDocumentBuf, fields: &RawDocument) -> Result<()> {
+pub(crate) fn append_all(command: &mut RawDocumentBuf, fields: &RawDocument) -> Result<()> {
     for field in fields {
         let (name, value) =
             field.map_err(|why| Error::new(ErrorKind::Corrupt, "read metadata").because(why))?;

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use backup_core::bson::{IdRange, IdValue, split_documents};
 use backup_core::id::{ClusterTime, CollectionUuid};
 use backup_core::namespace::{Namespace, NamespaceKind};
-use backup_core::ports::{ChunkRead, DocumentStream, InsertRules, ServerFacts, SizeHint, Source, Target};
+use backup_core::ports::{
+    ChunkRead, DocumentStream, InsertRules, Sampled, ServerFacts, SizeHint, Source, Target,
+};
 use backup_core::{Error, ErrorKind, Result};
 use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use bytes::{Bytes, BytesMut};
@@ -190,18 +192,22 @@ impl Source for MemoryCluster {
         Ok(SizeHint { documents: u64::try_from(documents.len()).unwrap(), bytes })
     }
 
-    async fn sample_ids(
+    async fn sample(
         &self,
         _database: &str,
         name: &str,
         _uuid: CollectionUuid,
         count: u32,
-    ) -> Result<Vec<IdValue>> {
+    ) -> Result<Vec<Sampled>> {
         let mut state = self.state.lock().unwrap();
         let now = state.now;
         let documents = state.existing(name)?.at(now, &IdRange::ALL);
         let step = documents.len().div_ceil(usize::try_from(count).unwrap()).max(1);
-        documents.iter().step_by(step).map(|it| Ok(IdValue::of_document(it)?.unwrap())).collect()
+        let sampled = |them: &[Bytes]| {
+            let bytes = them.iter().map(|it| u64::try_from(it.len()).unwrap()).sum();
+            Ok(Sampled { id: IdValue::of_document(&them[0])?.unwrap(), bytes })
+        };
+        documents.chunks(step).map(sampled).collect()
     }
 
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {

@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use backup_core::alert::Alert;
 use backup_core::audit::AuditRecord;
-use backup_core::bson::IdValue;
 use backup_core::format::{ObjectContext, ObjectKey};
 use backup_core::id::{ClusterTime, CollectionUuid, Fence, OperationId};
 use backup_core::namespace::Namespace;
 use backup_core::operation::{Failure, Operation, OperationKind};
 use backup_core::ports::{
     Alerts, Catalog, ChunkRead, DataKey, DataKeys, DocumentStream, InsertRules, Lease, ObjectStore,
-    PutOutcome, Resource, ServerFacts, SizeHint, Source, Target, Upload,
+    PutOutcome, Resource, Sampled, ServerFacts, SizeHint, Source, Target, Upload,
 };
 use backup_core::seal::MessageKey;
 use backup_core::{Error, ErrorKind, Result};
@@ -197,14 +196,14 @@ impl<T: Source> Source for Faulty<T> {
     async fn size_hint(&self, database: &str, name: &str) -> Result<SizeHint> {
         self.faults.call(self.inner.size_hint(database, name)).await
     }
-    async fn sample_ids(
+    async fn sample(
         &self,
         database: &str,
         name: &str,
         uuid: CollectionUuid,
         count: u32,
-    ) -> Result<Vec<IdValue>> {
-        self.faults.call(self.inner.sample_ids(database, name, uuid, count)).await
+    ) -> Result<Vec<Sampled>> {
+        self.faults.call(self.inner.sample(database, name, uuid, count)).await
     }
     async fn read(&self, read: &ChunkRead) -> Result<Box<dyn DocumentStream>> {
         let inner = self.faults.call(self.inner.read(read)).await?;

@@ -166,7 +166,7 @@ async fn plan_namespace(
     let parts = if capture.label == Label::Fuzzy { 1 } else { parts(size, settings.chunk_target_bytes) };
     let sampled = match parts {
         1 => Vec::new(),
-        _ => source.sample_ids(&operation.database, &name, uuid, samples(parts, size)).await?,
+        _ => source.sample(&operation.database, &name, uuid, samples(parts, size)).await?,
     };
     let chunks = ranges(&sampled, parts).into_iter().zip(next_ordinal);
     planned.chunks = chunks.map(|(range, ordinal)| PlannedChunk { ordinal, range }).collect();

@@ -2,7 +2,7 @@
 
 use crate::bson::{IdRange, IdValue};
 use crate::format::WorkItem;
-use crate::ports::SizeHint;
+use crate::ports::{Sampled, SizeHint};
 
 /// More parts of one collection than this make a plan too large to be read by every step: 32,768 parts of 256 MiB
 /// are 8 TiB.
@@ -32,17 +32,23 @@ pub fn samples(parts: u32, size: SizeHint) -> u32 {
     u32::try_from(samples).unwrap_or(u32::MAX)
 }
 
-/// At most `parts` ranges that cover every `_id` once, cut at quantiles of `sampled` (in the server's order).
+/// At most `parts` ranges that cover every `_id` once and hold about the same number of bytes, by what was sampled
+/// (in the server's order).
 #[must_use]
-pub fn ranges(sampled: &[IdValue], parts: u32) -> Vec<IdRange> {
-    let parts = usize::try_from(parts).unwrap_or(usize::MAX);
-    let mut bounds: Vec<&IdValue> = Vec::new();
-    for part in 1..parts {
-        let Some(bound) = sampled.get(part * sampled.len() / parts) else { break };
+pub fn ranges(sampled: &[Sampled], parts: u32) -> Vec<IdRange> {
+    let all: u128 = sampled.iter().map(|it| u128::from(it.bytes)).sum();
+    let (mut bounds, mut before, mut part): (Vec<&IdValue>, u128, u128) = (Vec::new(), 0, 1);
+    for Sampled { id, bytes } in sampled {
         // The server sorted the sample, and an `_id` occurs once, so equal neighbours are the same document.
-        if bound.may_bound_a_range() && bounds.last() != Some(&bound) {
-            bounds.push(bound);
+        if before * u128::from(parts) >= all * part
+            && before > 0
+            && id.may_bound_a_range()
+            && bounds.last() != Some(&id)
+        {
+            bounds.push(id);
+            part = before * u128::from(parts) / all.max(1) + 1;
         }
+        before += u128::from(*bytes);
     }
     let lowers = std::iter::once(None).chain(bounds.iter().map(|bound| Some((*bound).clone())));
     let uppers = bounds.iter().map(|bound| Some((*bound).clone())).chain(std::iter::once(None));
@@ -79,11 +85,9 @@ mod tests {
     use super::*;
     use crate::bson::check_coverage;
 
-    fn ids(values: impl IntoIterator<Item = i32>) -> Vec<IdValue> {
-        values
-            .into_iter()
-            .map(|value| IdValue::of_document(rawdoc! { "_id": value }.as_bytes()).unwrap().unwrap())
-            .collect()
+    fn sampled(values: impl IntoIterator<Item = (i32, u64)>) -> Vec<Sampled> {
+        let id = |value: i32| IdValue::of_document(rawdoc! { "_id": value }.as_bytes()).unwrap().unwrap();
+        values.into_iter().map(|(value, bytes)| Sampled { id: id(value), bytes }).collect()
     }
 
     #[test]
@@ -116,12 +120,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_cover_every_id_once(mut values in proptest::collection::vec(0_i32..500, 0..300), parts in 1_u32..40) {
-            values.sort_unstable();
-            let sampled = ids(values.iter().copied());
+        fn ranges_cover_every_id_once_and_are_even(
+            sizes in proptest::collection::vec(0_u64..500, 0..300),
+            parts in 1_u32..40,
+        ) {
+            let sampled = sampled((0..).zip(sizes.iter().copied()));
             let ranges = ranges(&sampled, parts);
             prop_assert!(check_coverage(&ranges).is_ok());
             prop_assert!(!ranges.is_empty() && ranges.len() <= usize::try_from(parts).unwrap());
+            let even = sizes.iter().sum::<u64>() / u64::from(parts) + 1;
+            for range in &ranges {
+                let begins = |bound: &Option<IdValue>| bound.as_ref().map(|id| sampled.iter().position(|it| it.id == *id).unwrap());
+                let (from, to) = (begins(&range.lower).unwrap_or(0), begins(&range.upper).unwrap_or(sizes.len()));
+                prop_assert!(sizes[from..to].iter().sum::<u64>() <= even + 500, "no more than one document too many");
+            }
         }
 
         #[test]
