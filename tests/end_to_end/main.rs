@@ -28,11 +28,15 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 22] = [
+const TESTS: [Test; 23] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
     ("ports::ranges_cover_every_id_of_every_type_once", ports::ranges_cover_every_id_of_every_type_once),
+    (
+        "ports::chunks_are_even_however_ids_and_sizes_are_spread",
+        ports::chunks_are_even_however_ids_and_sizes_are_spread,
+    ),
     ("ports::a_read_at_an_instant_is_exact_or_refused", ports::a_read_at_an_instant_is_exact_or_refused),
     ("ports::a_wrong_connection_string_is_a_clear_error", ports::a_wrong_connection_string_is_a_clear_error),
     ("backups::two_at_once_and_force", backups::two_at_once_and_force),

@@ -5,15 +5,18 @@ use std::collections::BTreeSet;
 use backup_aws::{DynamoCatalog, KmsDataKeys, S3ObjectStore};
 use backup_core::bson::{IdRange, IdValue, check_coverage, split_documents};
 use backup_core::error::ErrorKind;
+use backup_core::id::{ClusterTime, CollectionUuid};
 use backup_core::plan::ranges::ranges;
 use backup_core::ports::{ChunkRead, Sampled, Source};
+use backup_core::settings::Settings;
 use backup_mongo::Cluster;
-use backup_testkit::contract;
+use backup_testkit::{contract, corpus};
 use bson::oid::ObjectId;
-use bson::spec::BinarySubtype;
-use bson::{Binary, Bson, DateTime, Decimal128, RawDocument, Regex, Timestamp, doc};
+use bson::{RawDocument, RawDocumentBuf, Regex, doc, rawdoc};
 
+use crate::chain::Chain;
 use crate::fixture::Fixture;
+use crate::numbers::{Numbers, seeds};
 
 pub(crate) fn the_bucket_keeps_its_contract(fixture: &Fixture) {
     let bucket = fixture.stack("Bucket");
@@ -36,82 +39,35 @@ pub(crate) fn the_catalog_keeps_its_contract(fixture: &Fixture) {
     });
 }
 
-/// One `_id` or more of every type that may be one.
-fn ids_of_every_type() -> Vec<Bson> {
-    let binary = |subtype, bytes: &[u8]| Bson::Binary(Binary { subtype, bytes: bytes.to_vec() });
-    vec![
-        Bson::MinKey,
-        Bson::Null,
-        Bson::Double(f64::NAN),
-        Bson::Double(f64::NEG_INFINITY),
-        Bson::Int64(i64::MIN),
-        Bson::Double(-1.5),
-        Bson::Int32(0),
-        Bson::Int32(7),
-        Bson::Decimal128("7.5".parse::<Decimal128>().unwrap()),
-        Bson::Int64(i64::MAX),
-        Bson::Double(f64::INFINITY),
-        Bson::String(String::new()),
-        Bson::String("a".into()),
-        Bson::String("ä".into()),
-        Bson::Document(doc! {}),
-        Bson::Document(doc! { "a": 1 }),
-        Bson::Document(doc! { "a": "b", "c": [1] }),
-        binary(BinarySubtype::Generic, &[]),
-        binary(BinarySubtype::Generic, &[1, 2, 3]),
-        binary(BinarySubtype::Uuid, &[9; 16]),
-        binary(BinarySubtype::UserDefined(0x80), &[1]),
-        Bson::ObjectId(ObjectId::from_bytes([1; 12])),
-        Bson::ObjectId(ObjectId::from_bytes([200; 12])),
-        Bson::Boolean(false),
-        Bson::Boolean(true),
-        Bson::DateTime(DateTime::from_millis(-1)),
-        Bson::DateTime(DateTime::from_millis(1_795_312_800_000)),
-        Bson::Timestamp(Timestamp { time: 1, increment: 1 }),
-        Bson::JavaScriptCode("f()".into()),
-        Bson::MaxKey,
-    ]
-}
-
-/// For every number of parts, and with every `_id` as a bound: each document is read exactly once.
+/// For every number of parts, with every `_id` as a bound, and for random halves of them: each document is read exactly
+/// once.
 pub(crate) fn ranges_cover_every_id_of_every_type_once(fixture: &Fixture) {
-    let database = fixture.database("ranges");
-    let ids = ids_of_every_type();
-    for id in &ids {
-        fixture
-            .run(async { database.collection("mixed").insert_one(doc! { "_id": id.clone() }).await })
-            .unwrap();
-    }
+    let (database, documents) = (fixture.database("ranges"), corpus::every_id());
     fixture.run(async {
+        let mixed = database.collection::<RawDocumentBuf>("mixed");
+        mixed.insert_many(&documents).await.unwrap();
         let cluster = Cluster::connect(&fixture.users().backup).await.unwrap();
-        let found = cluster.namespaces("ranges").await.unwrap();
-        let uuid = found[0].uuid.unwrap();
-        let at = cluster.cluster_time().await.unwrap();
-        let all = read(&cluster, uuid, IdRange::ALL, Some(at)).await;
-        assert_eq!(all.len(), ids.len());
+        let uuid = cluster.namespaces("ranges").await.unwrap()[0].uuid.unwrap();
         let sorted = cluster.sample("ranges", "mixed", uuid, 1000).await.unwrap();
-        assert_eq!(sorted.len(), ids.len(), "a sample of more than all is all");
-        let mut plans: Vec<Vec<IdRange>> = (1..=40).map(|parts| ranges(&sorted, parts)).collect();
+        assert_eq!(sorted.len(), documents.len(), "a sample of more than all is all");
+        let mut plans: Vec<Vec<IdRange>> = (1..=60).map(|parts| ranges(&sorted, parts)).collect();
         for bound in sorted.iter().map(|it| &it.id).filter(|bound| bound.may_bound_a_range()) {
-            let (lower, upper) = (
-                IdRange { lower: None, upper: Some(bound.clone()) },
-                IdRange { lower: Some(bound.clone()), upper: None },
-            );
-            plans.push(vec![lower, upper]);
+            let lower = IdRange { lower: None, upper: Some(bound.clone()) };
+            plans.push(vec![lower, IdRange { lower: Some(bound.clone()), upper: None }]);
         }
+        let at = Some(cluster.cluster_time().await.unwrap());
         for plan in plans {
-            check_coverage(&plan).unwrap();
-            let mut seen = Vec::new();
-            for range in &plan {
-                seen.extend(read(&cluster, uuid, range.clone(), Some(at)).await);
-            }
-            assert_eq!(seen.len(), ids.len(), "{} ranges", plan.len());
-            assert_eq!(
-                seen.into_iter().collect::<BTreeSet<_>>(),
-                all.iter().cloned().collect(),
-                "{} ranges",
-                plan.len()
-            );
+            each_once(&cluster, uuid, at, &plan, documents.len()).await;
+        }
+        for seed in seeds(40) {
+            let numbers = Numbers::new(seed);
+            mixed.delete_many(doc! {}).await.unwrap();
+            let some: Vec<_> = documents.iter().filter(|_| numbers.below(2) == 0).collect();
+            mixed.insert_many(some.iter().copied()).await.unwrap();
+            let sorted = cluster.sample("ranges", "mixed", uuid, 1000).await.unwrap();
+            let plan = ranges(&sorted, u32::try_from(1 + numbers.below(20)).unwrap());
+            let at = Some(cluster.cluster_time().await.unwrap());
+            each_once(&cluster, uuid, at, &plan, some.len()).await;
         }
     });
     let odd = doc! { "_id": Regex { pattern: bson::cstr!("x").into(), options: bson::cstr!("").into() } };
@@ -119,22 +75,83 @@ pub(crate) fn ranges_cover_every_id_of_every_type_once(fixture: &Fixture) {
     assert!(refused.is_err(), "a regular expression cannot be an _id, so it never bounds a range");
 }
 
-async fn read(
+async fn each_once(
     cluster: &Cluster,
-    uuid: backup_core::id::CollectionUuid,
-    range: IdRange,
-    at: Option<backup_core::id::ClusterTime>,
-) -> Vec<Vec<u8>> {
-    try_read(cluster, "ranges", "mixed", uuid, range, at).await.unwrap()
+    uuid: CollectionUuid,
+    at: Option<ClusterTime>,
+    plan: &[IdRange],
+    documents: usize,
+) {
+    check_coverage(plan).unwrap();
+    let mut seen = Vec::new();
+    for range in plan {
+        seen.extend(try_read(cluster, "ranges", "mixed", uuid, range.clone(), at).await.unwrap());
+    }
+    assert_eq!(seen.len(), documents, "{} ranges", plan.len());
+    assert_eq!(seen.into_iter().collect::<BTreeSet<_>>().len(), documents, "{} ranges", plan.len());
+}
+
+/// What a collection holds, `_id`s and sizes, and how many chunks it should have at least.
+type Shape = (&'static str, fn(i32) -> RawDocumentBuf, i32);
+
+/// However `_id`s and sizes are spread, no chunk is twice as large as it should be.
+pub(crate) fn chunks_are_even_however_ids_and_sizes_are_spread(fixture: &Fixture) {
+    const TARGET_BYTES: u64 = 256 * 1024;
+    fn text(bytes: usize) -> String {
+        "x".repeat(bytes)
+    }
+    let shapes: [Shape; 6] = [
+        ("monotonic", |n| rawdoc! { "_id": n, "t": text(80) }, 30_000),
+        ("object ids", |_| rawdoc! { "_id": ObjectId::new(), "t": text(80) }, 30_000),
+        (
+            "skewed",
+            |n| rawdoc! { "_id": if n % 10 == 0 { format!("{n}") } else { format!("aaaa{n}") }, "t": text(60) },
+            30_000,
+        ),
+        (
+            "of two types",
+            |n| {
+                if n < 27_000 {
+                    rawdoc! { "_id": n }
+                } else {
+                    rawdoc! { "_id": { "n": n }, "t": text(900) }
+                }
+            },
+            30_000,
+        ),
+        ("large at the end", |n| rawdoc! { "_id": n, "t": text(if n < 9000 { 50 } else { 8000 }) }, 10_000),
+        (
+            "many",
+            |n| rawdoc! { "_id": n.wrapping_mul(-1_640_531_527), "t": text(if n < 150_000 { 10 } else { 90 }) },
+            250_000,
+        ),
+    ];
+    let database = fixture.database("even");
+    fixture.run(async {
+        let cluster = Cluster::connect(&fixture.users().backup).await.unwrap();
+        for (name, document, count) in shapes {
+            let all: Vec<RawDocumentBuf> = (0..count).map(document).collect();
+            for batch in all.chunks(20_000) {
+                database.collection::<RawDocumentBuf>(name).insert_many(batch).await.unwrap();
+            }
+            let settings = Settings { chunk_target_bytes: TARGET_BYTES, ..Settings::default() };
+            let manifest = Chain::new(cluster.clone(), settings).back_up("even", &[name]).await.unwrap();
+            let sizes: Vec<u64> = manifest.chunks().map(|(_, chunk)| chunk.stored.bson_bytes).collect();
+            let largest = *sizes.iter().max().unwrap();
+            eprintln!("{name}: {} chunks, the largest has {largest} bytes", sizes.len());
+            assert!(largest <= 2 * TARGET_BYTES && sizes.len() > 2, "{name}: {sizes:?}");
+            database.collection::<RawDocumentBuf>(name).drop().await.unwrap();
+        }
+    });
 }
 
 async fn try_read(
     cluster: &Cluster,
     database: &str,
     name: &str,
-    uuid: backup_core::id::CollectionUuid,
+    uuid: CollectionUuid,
     range: IdRange,
-    at: Option<backup_core::id::ClusterTime>,
+    at: Option<ClusterTime>,
 ) -> backup_core::Result<Vec<Vec<u8>>> {
     let read = ChunkRead {
         database: database.into(),
@@ -182,7 +199,7 @@ pub(crate) fn a_read_at_an_instant_is_exact_or_refused(fixture: &Fixture) {
         for name in ["dropped", "again", "renamed"] {
             assert_eq!(read(name).await.unwrap_err().kind(), ErrorKind::SnapshotLost, "{name}");
         }
-        let future = Some(backup_core::id::ClusterTime { seconds: u32::MAX - 10, ordinal: 1 });
+        let future = Some(ClusterTime { seconds: u32::MAX - 10, ordinal: 1 });
         let refused = try_read(&cluster, "instants", "kept", uuid("kept"), IdRange::ALL, future).await;
         assert!(refused.is_err(), "an instant to come");
         let ids = cluster.sample("instants", "kept", uuid("kept"), 50).await.unwrap();

@@ -32,6 +32,10 @@ pub(crate) enum Script {
     Cut(u64),
     /// Every message is passed on this much later.
     Slow(Duration),
+    /// Once, all connections are reset when servers have sent this many bytes: in the middle of an answer.
+    CutInAnswer(u64),
+    /// When servers have sent this many bytes, nothing is passed on any more, either way, and nothing is cut.
+    StallInAnswer(u64),
 }
 
 /// How to kill a process that somebody else started and waits for: pids are used again, so none is held here.
@@ -47,6 +51,8 @@ pub(crate) struct Fuse {
     state: Mutex<State>,
     /// Counts up whenever all connections have to end.
     cuts: watch::Sender<u64>,
+    /// Whether all connections are silent.
+    stalls: watch::Sender<bool>,
 }
 
 struct State {
@@ -55,23 +61,35 @@ struct State {
     is_blown: bool,
     messages: u64,
     answers: u64,
+    answered_bytes: u64,
 }
 
 impl State {
     fn new(script: Script, process: Option<Killable>) -> Self {
-        Self { script, process, is_blown: false, messages: 0, answers: 0 }
+        Self { script, process, is_blown: false, messages: 0, answers: 0, answered_bytes: 0 }
     }
 }
 
 impl Fuse {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::new(Script::Pass, None)), cuts: watch::Sender::new(0) })
+        let state = Mutex::new(State::new(Script::Pass, None));
+        Arc::new(Self { state, cuts: watch::Sender::new(0), stalls: watch::Sender::new(false) })
     }
 
     /// Begins another script for another process, counting from 0. What is left of earlier connections is cut.
     pub(crate) fn load(&self, script: Script, process: Killable) {
         *self.state() = State::new(script, Some(process));
+        self.stalls.send_replace(false);
         self.cut();
+    }
+
+    /// Begins another script for the process it has, counting from 0. Connections go on; those that were silent are
+    /// cut.
+    pub(crate) fn play(&self, script: Script) {
+        *self.state() = State::new(script, None);
+        if self.stalls.send_replace(false) {
+            self.cut();
+        }
     }
 
     /// How many messages came so far.
@@ -139,6 +157,33 @@ impl Fuse {
         }
     }
 
+    /// Counts what a server sent; whether it may be given to the client.
+    async fn on_answered(&self, length: usize) -> bool {
+        let (script, before, now) = {
+            let mut state = self.state();
+            let before = state.answered_bytes;
+            state.answered_bytes += u64::try_from(length).unwrap();
+            (state.script, before, state.answered_bytes)
+        };
+        match script {
+            Script::CutInAnswer(at) if before < at && at <= now => {
+                self.cut();
+                false
+            }
+            Script::StallInAnswer(at) if at <= now => {
+                self.stalls.send_replace(true);
+                std::future::pending().await // its connection is silent too, until the next script
+            }
+            _ => true,
+        }
+    }
+
+    /// Returns once all connections have to be silent.
+    async fn stalled(&self) {
+        let mut stalls = self.stalls.subscribe();
+        let _ = stalls.wait_for(|stalled| *stalled).await; // it has a sender for as long as we are here
+    }
+
     /// Returns when the process is dead, so that nothing it could still do comes after this.
     async fn kill(&self) {
         let process = {
@@ -197,6 +242,10 @@ async fn connect(mut client: TcpStream, upstream: SocketAddr, fuse: Arc<Fuse>) {
     let is_cut = tokio::select! {
         carried = carry(&mut client, &mut server, &fuse) => carried.unwrap_or(false),
         _ = cuts.changed() => true,
+        () = fuse.stalled() => {
+            let _ = cuts.changed().await; // both sides stay open until then
+            true
+        }
     };
     if is_cut {
         let _ = client.set_zero_linger(); // a reset, as a firewall gives one, in place of a polite end
@@ -232,6 +281,9 @@ async fn carry(client: &mut TcpStream, server: &mut TcpStream, fuse: &Fuse) -> i
                 if let Some(number) = waiting.take()
                     && !fuse.on_answer(number).await
                 {
+                    return Ok(true);
+                }
+                if !fuse.on_answered(length).await {
                     return Ok(true);
                 }
                 to_client.write_all(&answered[..length]).await?;

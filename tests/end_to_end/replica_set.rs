@@ -63,10 +63,10 @@ impl ReplicaSet {
     }
 
     async fn initiate(&self) {
-        let members = self.nodes.iter().zip(0_i32..).map(|(node, id)| doc! { "_id": id, "host": node.host() });
+        let member = |(id, node): (i32, &Node)| doc! { "_id": id, "host": node.host() };
         let set = doc! {
             "_id": NAME,
-            "members": members.collect::<Vec<_>>(),
+            "members": (0_i32..).zip(&self.nodes).map(member).collect::<Vec<_>>(),
             "settings": { "electionTimeoutMillis": 2000, "heartbeatIntervalMillis": 500 },
         };
         self.nodes[0].admin().run_command(doc! { "replSetInitiate": set }).await.unwrap();
@@ -103,10 +103,10 @@ impl ReplicaSet {
         let began = Instant::now();
         loop {
             let told = match self.client.database("set").run_command(write.clone()).await {
-                Ok(reply) if !["writeErrors", "writeConcernError"].iter().any(|it| reply.contains_key(it)) => {
-                    return;
+                Ok(reply) if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") => {
+                    reply.to_string()
                 }
-                Ok(reply) => reply.to_string(),
+                Ok(_) => return,
                 Err(why) => why.to_string(),
             };
             assert!(began.elapsed() < SETTLED_WITHIN, "the set does not settle: {told}");
@@ -142,14 +142,15 @@ impl ReplicaSet {
 
     /// Sets a parameter of a node.
     pub(crate) async fn set_parameter(&self, member: usize, name: &str, value: i32) {
-        let command = doc! { "setParameter": 1, name: value };
+        let mut command = doc! { "setParameter": 1 };
+        command.insert(name, value);
         self.nodes[member].admin().run_command(command).await.unwrap();
     }
 
     /// Makes commands of Nightsafe fail at a node as `fault` says (see `failCommand` in the server's tests), so often
     /// as `mode` says: `{"times": n}` or `"alwaysOn"`. It replaces what was set before.
-    pub(crate) async fn fail(&self, member: usize, mode: impl Into<Bson>, commands: &[&str], fault: &Document) {
-        self.configure(member, mode.into(), commands, fault).await;
+    pub(crate) async fn fail(&self, member: usize, mode: Bson, commands: &[&str], fault: &Document) {
+        self.configure(member, mode, commands, fault).await;
     }
 
     /// Ends that.
