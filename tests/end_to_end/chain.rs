@@ -50,11 +50,6 @@ impl Chain {
         Self { cluster, source, settings, ports: World::default(), failed: Mutex::default() }
     }
 
-    /// The same bucket, keys and catalog, with another way to the cluster, or another cluster.
-    pub(crate) fn through(&self, cluster: Cluster) -> Self {
-        Self { ports: self.ports.clone(), ..Self::new(cluster, self.settings.clone()) }
-    }
-
     /// Backups read what `source` gives.
     pub(crate) fn reading(self, source: Arc<dyn Source>) -> Self {
         Self { source, ..self }

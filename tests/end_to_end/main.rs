@@ -6,20 +6,34 @@
 #![allow(clippy::print_stderr, reason = "a test runner's output")]
 #![allow(missing_docs, reason = "the names of tests say what they show")]
 
+mod aws_fault_cases;
+mod aws_faults;
 mod backups;
+mod bombs;
+mod breakage;
+mod busy_database;
 mod bytes;
 mod chain;
 mod corpus;
 mod exactness;
 mod failures;
 mod fixture;
+mod hostile_events;
+mod microburst;
+mod mongo_commands;
+mod mongo_faults;
 mod numbers;
+mod old_server;
 mod pipeline;
 mod ports;
+mod privileges;
 mod process;
+mod refusals;
 mod relay;
+mod replica_set;
 mod restores;
 mod survival;
+mod wrong_input;
 
 use std::process::ExitCode;
 
@@ -28,7 +42,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 23] = [
+const TESTS: [Test; 51] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -73,6 +87,76 @@ const TESTS: [Test; 23] = [
         "survival::cut_off_and_slow_it_is_one_good_backup_and_restore",
         survival::cut_off_and_slow_it_is_one_good_backup_and_restore,
     ),
+    (
+        "mongo_faults::no_election_makes_a_false_backup_or_restore",
+        mongo_faults::no_election_makes_a_false_backup_or_restore,
+    ),
+    (
+        "mongo_faults::no_killed_node_makes_a_false_backup_or_restore",
+        mongo_faults::no_killed_node_makes_a_false_backup_or_restore,
+    ),
+    (
+        "mongo_faults::a_network_that_fails_in_mid_cursor_is_told_and_survived",
+        mongo_faults::a_network_that_fails_in_mid_cursor_is_told_and_survived,
+    ),
+    (
+        "mongo_faults::snapshots_that_grow_too_old_make_a_mosaic_of_whole_chunks",
+        mongo_faults::snapshots_that_grow_too_old_make_a_mosaic_of_whole_chunks,
+    ),
+    ("mongo_faults::slow_reads_are_waited_for", mongo_faults::slow_reads_are_waited_for),
+    (
+        "mongo_faults::no_connection_left_is_told_and_survived",
+        mongo_faults::no_connection_left_is_told_and_survived,
+    ),
+    ("mongo_commands::every_command_may_fail", mongo_commands::every_command_may_fail),
+    (
+        "mongo_commands::what_no_majority_has_is_done_again",
+        mongo_commands::what_no_majority_has_is_done_again,
+    ),
+    ("mongo_commands::what_keeps_failing_ends_clearly", mongo_commands::what_keeps_failing_ends_clearly),
+    ("wrong_input::names_of_nothing_are_refused", wrong_input::names_of_nothing_are_refused),
+    ("wrong_input::wrong_connection_strings_are_refused", wrong_input::wrong_connection_strings_are_refused),
+    ("wrong_input::resources_that_are_gone_are_told", wrong_input::resources_that_are_gone_are_told),
+    ("wrong_input::servers_that_will_not_do_are_refused", wrong_input::servers_that_will_not_do_are_refused),
+    (
+        "privileges::each_privilege_of_the_backup_user_is_needed",
+        privileges::each_privilege_of_the_backup_user_is_needed,
+    ),
+    (
+        "privileges::each_privilege_of_the_restore_user_is_needed",
+        privileges::each_privilege_of_the_restore_user_is_needed,
+    ),
+    ("privileges::a_refusal_quotes_no_document", privileges::a_refusal_quotes_no_document),
+    ("hostile_events::hostile_events_are_refused", hostile_events::hostile_events_are_refused),
+    (
+        "hostile_events::events_of_other_operations_are_refused",
+        hostile_events::events_of_other_operations_are_refused,
+    ),
+    (
+        "hostile_events::executions_with_hostile_input_fail",
+        hostile_events::executions_with_hostile_input_fail,
+    ),
+    ("bombs::bombs_behind_a_valid_seal_are_refused", bombs::bombs_behind_a_valid_seal_are_refused),
+    ("aws_faults::the_machines_repeat_what_is_worth_it", aws_faults::the_machines_repeat_what_is_worth_it),
+    (
+        "aws_faults::a_conditional_write_whose_answer_is_lost_counts_once",
+        aws_faults::a_conditional_write_whose_answer_is_lost_counts_once,
+    ),
+    (
+        "aws_faults::a_fault_that_comes_twice_is_ridden_out",
+        aws_faults::a_fault_that_comes_twice_is_ridden_out,
+    ),
+    (
+        "aws_faults::a_write_whose_answer_is_lost_changes_nothing_more",
+        aws_faults::a_write_whose_answer_is_lost_changes_nothing_more,
+    ),
+    (
+        "aws_faults::a_cut_or_slow_connection_is_ridden_out",
+        aws_faults::a_cut_or_slow_connection_is_ridden_out,
+    ),
+    ("aws_faults::a_damaged_body_is_read_again", aws_faults::a_damaged_body_is_read_again),
+    ("aws_faults::an_upload_in_parts_survives_faults", aws_faults::an_upload_in_parts_survives_faults),
+    ("aws_faults::a_fault_that_stays_is_a_clear_failure", aws_faults::a_fault_that_stays_is_a_clear_failure),
 ];
 
 fn main() -> ExitCode {

@@ -188,6 +188,13 @@ impl<'a> Pipeline<'a> {
         self.fixture.run(self.invocation(&self.functions, step).run(None))
     }
 
+    /// Runs a step with other values for those of its variables that are named.
+    pub(crate) fn run_with(&self, step: &Step, variables: &[(&str, String)]) -> Outcome {
+        let function = self.functions[step.name].with(variables);
+        let invocation = Invocation { bootstrap: &self.bootstrap, function: &function, event: &step.event };
+        self.fixture.run(invocation.run(None))
+    }
+
     /// Runs a step through the relays.
     pub(crate) fn run_through(&self, step: &Step, script: Script) -> Outcome {
         self.fixture.run(self.invocation(&self.relayed, step).run(Some((&*self.fuse, script))))

@@ -45,6 +45,14 @@ impl Outcome {
             other => panic!("{step:?}: {other:?}"),
         }
     }
+
+    /// The name and the message it failed with; anything else fails the test.
+    pub(crate) fn failure(self, step: &impl Debug) -> (String, String) {
+        match self {
+            Self::Failed { error_type, message } => (error_type, message),
+            other => panic!("{step:?}: {other:?}"),
+        }
+    }
 }
 
 /// A deployed function, as its processes know it.

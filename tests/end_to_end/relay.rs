@@ -83,8 +83,8 @@ impl Fuse {
         self.cut();
     }
 
-    /// Begins another script for the process it has, counting from 0. Connections go on; those that were silent are
-    /// cut.
+    /// Begins another script, for connections of no particular process, counting from 0. They go on; those that were
+    /// silent are cut.
     pub(crate) fn play(&self, script: Script) {
         *self.state() = State::new(script, None);
         if self.stalls.send_replace(false) {

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 const NAME: &str = "faults";
 /// A held command waits this long: longer than a step down takes.
-const HELD_MILLIS: i32 = 3000;
+const HELD_MILLIS: i32 = 2000;
 /// Recovery, an initial sync or an election on a busy machine.
 const SETTLED_WITHIN: Duration = Duration::from_secs(90);
 
@@ -124,7 +124,7 @@ impl ReplicaSet {
     /// Makes the primary step down; another one has taken over when this returns.
     pub(crate) async fn step_down(&self) {
         let before = self.primary().await;
-        let step_down = doc! { "replSetStepDown": 3, "secondaryCatchUpPeriodSecs": 2 };
+        let step_down = doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 4 };
         self.client.database("admin").run_command(step_down).await.unwrap();
         assert_ne!(self.primary().await, before);
     }

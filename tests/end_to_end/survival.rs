@@ -262,7 +262,7 @@ fn check_restore(
 }
 
 /// It has no failure, one record in the audit trail, and no lease.
-fn ended_once(fixture: &Fixture, pipeline: &Pipeline<'_>, operation: &Operation) {
+pub(crate) fn ended_once(fixture: &Fixture, pipeline: &Pipeline<'_>, operation: &Operation) {
     const RECORDS_MAX: u32 = 1000;
     assert_eq!(operation.failure, None);
     let mut records = fixture.run(pipeline.catalog.audit(RECORDS_MAX)).unwrap();

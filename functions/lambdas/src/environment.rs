@@ -44,7 +44,9 @@ impl Environment {
     }
 
     async fn cluster(&self, secret: &str) -> Result<Cluster> {
-        Cluster::connect(&connection_string(&self.sdk, &variable(secret)?).await?).await
+        let secret = variable(secret)?;
+        let connected = Cluster::connect(&connection_string(&self.sdk, &secret).await?).await;
+        connected.map_err(|why| why.while_doing(format!("use secret {secret}")))
     }
 
     pub(crate) fn settings() -> Result<Settings> {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use backup_aws::SystemClock;
+use backup_aws::{DynamoCatalog, SystemClock};
 use backup_core::format::WorkItem;
 use backup_core::id::OperationId;
 use backup_core::operation::{Failure, OperationKind};
@@ -80,7 +80,7 @@ impl<'a> Invocation<'a> {
             tracing::error!(step, kind, operation = id, why = %error, hint, "the step failed");
             if let Some((kind, id)) = operation {
                 let noted = match self.environment.catalog() {
-                    Ok(catalog) => catalog.record_failure(*kind, *id, &Failure::of(step, error)).await,
+                    Ok(catalog) => note(&catalog, (*kind, *id), &Failure::of(step, error)).await,
                     Err(why) => Err(why),
                 };
                 if let Err(why) = noted {
@@ -90,6 +90,18 @@ impl<'a> Invocation<'a> {
         }
         outcome
     }
+}
+
+/// Why an operation was given up is not replaced by what went wrong while that was tidied up.
+async fn note(
+    catalog: &DynamoCatalog,
+    (kind, id): (OperationKind, OperationId),
+    failure: &Failure,
+) -> Result<(), Error> {
+    if failure.step == "abandon-restore" && catalog.operation(kind, id).await?.failure.is_some() {
+        return Ok(());
+    }
+    catalog.record_failure(kind, id, failure).await
 }
 
 impl StepError {

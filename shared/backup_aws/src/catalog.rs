@@ -64,7 +64,7 @@ impl DynamoCatalog {
     async fn get(&self, table: &str, key: Item, attempted: &str) -> Result<Option<Item>> {
         let reply =
             self.client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send().await;
-        Ok(reply.map_err(|why| told(attempted, why))?.item)
+        Ok(reply.map_err(|why| told(format!("{attempted} in table {table}"), why))?.item)
     }
 
     /// The newest rows of a partition, newest first: all of them, or those whose `sk` begins with `prefix`.
@@ -151,18 +151,22 @@ impl Catalog for DynamoCatalog {
     async fn create_operation(&self, operation: &Operation) -> Result<()> {
         let mut item = to_item(operation)?;
         item.extend(self.operation_key(operation.kind(), operation.id));
-        let put = self
-            .client
-            .put_item()
+        let attempted = format!("add {}", operation.id);
+        let put = Put::builder()
             .table_name(&self.catalog_table)
             .set_item(Some(item))
             .condition_expression("attribute_not_exists(pk)");
-        put.send().await.map(|_| ()).map_err(|why| match code(&why) {
-            Some(CONDITION_FAILED) => {
-                Error::new(ErrorKind::Conflict, format!("add {}: it exists", operation.id))
+        let put = put.build().map_err(|why| internal(&attempted, why))?;
+        // A transaction, though of one write: the SDK repeats it under the same token if its answer is lost, while a
+        // put that is repeated would meet the row it wrote.
+        let write = TransactWriteItem::builder().put(put).build();
+        match self.client.transact_write_items().transact_items(write).send().await {
+            Ok(_) => Ok(()),
+            Err(why) if failed_conditions(&why) == [true] => {
+                Err(Error::new(ErrorKind::Conflict, format!("{attempted}: it exists")))
             }
-            _ => told(format!("add {}", operation.id), why),
-        })
+            Err(why) => Err(told(attempted, why)),
+        }
     }
 
     async fn operation(&self, kind: OperationKind, id: OperationId) -> Result<Operation> {

@@ -10,19 +10,25 @@ pub(crate) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option
 
 /// The SDK's error as ours; `attempted` says what was tried on which object.
 #[expect(clippy::needless_pass_by_value, reason = "shaped for `map_err`")]
-pub(crate) fn told<E, R>(attempted: impl Into<String>, error: SdkError<E, R>) -> Error
+pub(crate) fn told<E>(attempted: impl Into<String>, error: SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
-    R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let (kind, hint) = match code(&error) {
-        Some(code) => meaning(code),
+    let status = error.raw_response().map(|reply| reply.status().as_u16());
+    let (kind, hint) = match code(&error).map(meaning) {
+        // A code nobody has told us of: the status says whether it may pass by itself.
+        Some((ErrorKind::Internal, _)) | None if status == Some(429) => (ErrorKind::Throttled, None),
+        Some((ErrorKind::Internal, _)) | None if status.is_some_and(|status| status >= 500) => {
+            (ErrorKind::Transient, None)
+        }
+        Some(known) => known,
         None if matches!(error, SdkError::ConstructionFailure(_)) => (ErrorKind::Denied, Some(CREDENTIALS)),
         None => (ErrorKind::Transient, None),
     };
     let why = match error.as_service_error() {
         Some(refusal) => {
-            format!("{}: {}", refusal.code().unwrap_or("unknown"), refusal.message().unwrap_or("no message"))
+            let nothing = status.map_or_else(|| "no message".to_owned(), |status| format!("status {status}"));
+            format!("{}: {}", refusal.code().unwrap_or("unknown"), refusal.message().unwrap_or(&nothing))
         }
         None => DisplayErrorContext(&error).to_string(),
     };
@@ -41,6 +47,9 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
         "SlowDown"
         | "Throttling"
         | "ThrottlingException"
+        | "ThrottledException"
+        | "Throttled"
+        | "KMSThrottling"
         | "ProvisionedThroughputExceededException"
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
@@ -62,7 +71,7 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
         ),
         "NoSuchKey" | "NotFound" | "NotFoundException" | "StackNotFound" => (ErrorKind::NotFound, None),
         "NoSuchBucket" | "ResourceNotFoundException" => {
-            (ErrorKind::NotFound, Some("a resource of the stack is gone: deploy the template again"))
+            (ErrorKind::Gone, Some("a resource of the stack is gone: deploy the template again"))
         }
         "InvalidCiphertextException" | "IncorrectKeyException" => (ErrorKind::Corrupt, None),
         "BadDigest"
@@ -80,7 +89,8 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
         | "OperationAborted"
         | "TransactionConflictException"
         | "TransactionInProgressException"
-        | "TransactionCanceledException" => (ErrorKind::Transient, None),
+        | "TransactionCanceledException"
+        | "NoSuchUpload" => (ErrorKind::Transient, None),
         _ => (ErrorKind::Internal, None),
     }
 }

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use backup_core::format::ObjectKey;
 use backup_core::ports::{ObjectStore, PutOutcome, Upload};
@@ -32,6 +33,13 @@ impl S3ObjectStore {
         Self { client: Client::new(&sdk.config), bucket }
     }
 
+    fn told<E>(&self, attempted: impl Into<String>, why: SdkError<E>) -> Error
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        told(format!("{} in bucket {}", attempted.into(), self.bucket), why)
+    }
+
     async fn put_object(&self, path: &str, body: Bytes, if_absent: bool) -> Result<PutOutcome> {
         let put = self
             .client
@@ -49,7 +57,7 @@ impl S3ObjectStore {
                     .because("another put of it is under way"))
             }
             Err(why) if if_absent && code(&why) == Some("PreconditionFailed") => Ok(PutOutcome::AlreadyThere),
-            Err(why) => Err(told(format!("put {path}"), why)),
+            Err(why) => Err(self.told(format!("put {path}"), why)),
         }
     }
 }
@@ -79,7 +87,7 @@ impl ObjectStore for S3ObjectStore {
     async fn get(&self, key: ObjectKey, bytes_max: u64) -> Result<Bytes> {
         let path = key.to_path()?;
         let reply = self.client.get_object().bucket(&self.bucket).key(&path).send().await;
-        let mut reply = reply.map_err(|why| told(format!("get {path}"), why))?;
+        let mut reply = reply.map_err(|why| self.told(format!("get {path}"), why))?;
         let mut body = BytesMut::new();
         // Piece by piece, so that an object that is larger than it may be is not taken into memory.
         while let Some(piece) = reply.body.next().await {
@@ -108,7 +116,7 @@ impl ObjectStore for S3ObjectStore {
             Some("InvalidRange") => {
                 Error::new(ErrorKind::Corrupt, format!("{attempted}: the object is shorter"))
             }
-            _ => told(&attempted, why),
+            _ => self.told(&attempted, why),
         })?;
         let body = reply.body.collect().await;
         let body =
@@ -131,7 +139,7 @@ impl ObjectStore for S3ObjectStore {
                 length.map(Some).ok_or_else(missing)
             }
             Err(why) if code(&why) == Some("NotFound") || code(&why) == Some("NoSuchKey") => Ok(None),
-            Err(why) => Err(told(format!("ask for the size of {path}"), why)),
+            Err(why) => Err(self.told(format!("ask for the size of {path}"), why)),
         }
     }
 }

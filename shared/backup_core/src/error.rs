@@ -23,6 +23,8 @@ pub enum ErrorKind {
     OutOfTime,
     /// Something that was named does not exist.
     NotFound,
+    /// A resource of the deployment (bucket, table, secret) is not there.
+    Gone,
     /// Somebody else holds what is needed.
     Conflict,
     /// Our lease was taken over: nothing more may be written.
@@ -47,12 +49,13 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Transient,
         Self::Throttled,
         Self::SnapshotLost,
         Self::OutOfTime,
         Self::NotFound,
+        Self::Gone,
         Self::Conflict,
         Self::Fenced,
         Self::Denied,
@@ -74,6 +77,7 @@ impl ErrorKind {
             Self::SnapshotLost => "Nightsafe.SnapshotLost",
             Self::OutOfTime => "Nightsafe.OutOfTime",
             Self::NotFound => "Nightsafe.NotFound",
+            Self::Gone => "Nightsafe.Gone",
             Self::Conflict => "Nightsafe.Conflict",
             Self::Fenced => "Nightsafe.Fenced",
             Self::Denied => "Nightsafe.Denied",
@@ -112,7 +116,7 @@ impl ErrorKind {
             Self::Invalid => 2,
             Self::Partial => 3,
             Self::Corrupt | Self::ValidationFailed => 4,
-            Self::NotFound => 5,
+            Self::NotFound | Self::Gone => 5,
             Self::Conflict | Self::Fenced => 6,
             Self::Denied => 7,
             Self::Refused => 8,

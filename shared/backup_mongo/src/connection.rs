@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
+use bson::{RawDocument, cstr, rawdoc};
+use futures_util::StreamExt;
 use mongodb::options::{ClientOptions, ServerAddress, Tls};
+use mongodb::raw_batch_cursor::RawBatchCursor;
 use mongodb::{Client, Database};
 
 use crate::error::told;
@@ -29,7 +32,11 @@ impl Cluster {
             Error::new(ErrorKind::Invalid, "read the connection string")
                 .hint("the secret must hold one line: mongodb://… or mongodb+srv://…, with special characters of user and password percent-encoded")
         };
-        let mut options = ClientOptions::parse(uri.trim()).await.map_err(|_| invalid())?;
+        let uri = uri.trim();
+        if uri.contains(|it: char| it.is_whitespace() || it.is_control()) {
+            return Err(invalid()); // the driver would take a second line for a part of the first
+        }
+        let mut options = ClientOptions::parse(uri).await.map_err(|_| invalid())?;
         if let Some(Tls::Enabled(tls)) = &options.tls
             && tls.allow_invalid_certificates == Some(true)
         {
@@ -76,6 +83,41 @@ impl Cluster {
         within("run a command", async { Ok(database.run_raw_command(command).await) }).await
     }
 
+    /// Changes collections, and is done once a majority of the members has the change.
+    pub(crate) async fn try_change(
+        &self,
+        database: &str,
+        mut command: bson::RawDocumentBuf,
+        attempted: &str,
+    ) -> Result<mongodb::error::Result<bson::Document>> {
+        command.append(cstr!("writeConcern"), rawdoc! { "w": "majority" });
+        match self.try_command(database, command).await? {
+            Ok(reply) => confirmed(reply, attempted).map(Ok),
+            refused => Ok(refused),
+        }
+    }
+
+    /// As [`Cluster::try_change`], where every refusal is a failure.
+    pub(crate) async fn change(
+        &self,
+        database: &str,
+        command: bson::RawDocumentBuf,
+        attempted: &str,
+    ) -> Result<bson::Document> {
+        self.try_change(database, command, attempted).await?.map_err(|why| told(attempted, &why))
+    }
+
+    /// Opens a cursor over what a command gives. The outer error is ours, the inner the driver's.
+    pub(crate) async fn open_rows(
+        &self,
+        database: &str,
+        command: bson::RawDocumentBuf,
+        attempted: &str,
+    ) -> Result<mongodb::error::Result<RawBatchCursor>> {
+        let database = self.database(database)?;
+        within(attempted, async { Ok(database.run_raw_cursor_command(command).batch().await) }).await
+    }
+
     /// Without a time limit of its own: builds of indexes last as long as they last.
     pub(crate) async fn long_command(
         &self,
@@ -83,7 +125,33 @@ impl Cluster {
         command: bson::RawDocumentBuf,
         attempted: &str,
     ) -> Result<bson::Document> {
-        self.database(database)?.run_raw_command(command).await.map_err(|why| told(attempted, &why))
+        let done = self.database(database)?.run_raw_command(command).await;
+        confirmed(done.map_err(|why| told(attempted, &why))?, attempted)
+    }
+}
+
+/// A reply, unless a majority did not confirm what it says.
+fn confirmed(reply: bson::Document, attempted: &str) -> Result<bson::Document> {
+    if reply.contains_key("writeConcernError") {
+        let what = format!("{attempted}: a majority did not confirm in time");
+        return Err(Error::new(ErrorKind::Transient, what));
+    }
+    Ok(reply)
+}
+
+/// Hands out every document of a cursor.
+pub(crate) async fn each_row(
+    mut rows: RawBatchCursor,
+    attempted: &str,
+    mut give: impl FnMut(&RawDocument) -> Result<()> + Send,
+) -> Result<()> {
+    let strange = || Error::new(ErrorKind::Unsupported, attempted).because("an entry is not understood");
+    loop {
+        let next = async { rows.next().await.transpose().map_err(|why| told(attempted, &why)) };
+        let Some(batch) = within(attempted, next).await? else { return Ok(()) };
+        for row in batch.doc_slices().map_err(|why| told(attempted, &why))? {
+            give(row.ok().and_then(bson::RawBsonRef::as_document).ok_or_else(strange)?)?;
+        }
     }
 }
 

@@ -4,18 +4,19 @@
 use backup_core::{Error, ErrorKind};
 
 /// The instant or the collection is not what it was when the read began: look again.
-const SNAPSHOT_LOST: [i32; 6] = [
+const SNAPSHOT_LOST: [i32; 4] = [
     26,  // NamespaceNotFound: dropped, or dropped and not yet re-created
-    43,  // CursorNotFound: dropped while it was read
-    175, // QueryPlanKilled: renamed while it was read
     239, // SnapshotTooOld
     246, // SnapshotUnavailable: changed after the instant
     361, // CollectionUUIDMismatch: another collection has the name
 ];
 const DENIED: [i32; 3] = [13, 18, 8000];
-/// Elections, shutdowns, timeouts, conflicts, killed cursors, and a capped collection that overtook its reader.
-const TRANSIENT: [i32; 20] =
-    [6, 7, 24, 50, 89, 91, 112, 133, 134, 136, 189, 237, 262, 317, 9001, 10107, 11600, 11602, 13435, 13436];
+/// Elections, shutdowns, timeouts, conflicts, pressure on the cache, index builds in the way, cursors that a restart,
+/// a drop or a rename ended (read again, the collection tells), and a capped collection that overtook its reader.
+const TRANSIENT: [i32; 30] = [
+    6, 7, 24, 43, 46, 50, 89, 91, 112, 117, 133, 134, 136, 175, 189, 202, 211, 237, 262, 276, 317, 365, 9001,
+    10107, 11600, 11601, 11602, 12587, 13435, 13436,
+];
 /// Tells which option, and no value of a document.
 const INVALID_OPTIONS: i32 = 72;
 
@@ -40,18 +41,34 @@ pub(crate) fn told(attempted: impl Into<String>, error: &mongodb::error::Error) 
     let of = |kind: ErrorKind, why: String| Error::new(kind, attempted).because(why);
     match error.kind.as_ref() {
         Driver::Command(refused) => refusal(refused.code, &refused.code_name, &refused.message)(of),
+        // The driver calls every failure while it logs in by this name, that of a server that is shutting down, too.
+        Driver::Authentication { .. } if source_code(error).is_some_and(|code| TRANSIENT.contains(&code)) => {
+            of(ErrorKind::Transient, "the server could not check the credentials just now".into())
+        }
         Driver::Authentication { .. } => of(ErrorKind::Denied, "the server refused the credentials".into())
             .hint("check user, password and authSource in the secret with the connection string"),
+        Driver::ServerSelection { message, .. } if message.contains("wire version") => {
+            of(ErrorKind::Unsupported, shorten(message)).hint("Nightsafe needs MongoDB 6.0 or newer")
+        }
         Driver::ServerSelection { message, .. } => of(ErrorKind::Transient, shorten(message))
             .hint("is the cluster up, and may this network reach it? check the host names in the secret"),
         Driver::DnsResolve { .. } => of(ErrorKind::Transient, "a host name could not be resolved".into()),
         Driver::InvalidArgument { .. } | Driver::InvalidTlsConfig { .. } => {
             of(ErrorKind::Invalid, "the connection string or a command is not valid".into())
         }
-        Driver::Io(why) => of(ErrorKind::Transient, why.to_string()),
+        Driver::Io(why) => {
+            of(ErrorKind::Transient, why.to_string()).hint("is the server up, and has it connections left?")
+        }
         Driver::ConnectionPoolCleared { .. } => of(ErrorKind::Transient, "the connection was lost".into()),
         _ => of(ErrorKind::Internal, "unexpected answer of the driver".into()),
     }
+}
+
+/// The server's code behind an error of the driver's own.
+fn source_code(error: &mongodb::error::Error) -> Option<i32> {
+    let source = std::error::Error::source(error)?;
+    let boxed = source.downcast_ref::<Box<mongodb::error::Error>>().map(|error| &**error);
+    code_of(boxed.or_else(|| source.downcast_ref())?)
 }
 
 /// What a server's refusal by code means.
@@ -61,7 +78,7 @@ fn refusal<F: FnOnce(ErrorKind, String) -> Error>(
     message: &str,
 ) -> impl FnOnce(F) -> Error {
     let text = if quotes_no_document(code) {
-        format!("{} ({name}, {code})", shorten(message))
+        format!("{} ({name}, {code})", shorten(without_command(message)))
     } else {
         format!("{name} ({code}); the server's log says more")
     };
@@ -90,6 +107,11 @@ pub(crate) fn write_refused(attempted: String, code: i32) -> Error {
     refusal(code, "write error", "the server refused a document")(|kind, why| {
         Error::new(kind, attempted).because(why)
     })
+}
+
+/// What stands before the command that a server quotes, with its documents, when it refuses one.
+fn without_command(message: &str) -> &str {
+    message.split_once('{').map_or(message, |(before, _)| before).trim_end()
 }
 
 fn shorten(message: &str) -> String {

@@ -8,7 +8,7 @@ use backup_core::{Error, ErrorKind, Result};
 use bson::{Binary, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc, spec::BinarySubtype};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::connection::Cluster;
+use crate::connection::{Cluster, each_row};
 use crate::error::{code, code_of, told};
 
 /// `listIndexes` commands in flight.
@@ -66,24 +66,19 @@ async fn describe(cluster: &Cluster, database: &str, listed: Vec<Namespace>) -> 
 }
 
 async fn list_collections(cluster: &Cluster, database: &str) -> Result<Vec<Namespace>> {
-    let attempted = || format!("list the collections of {database:?}");
-    let mut batches = cluster
-        .database(database)?
-        .run_raw_cursor_command(rawdoc! { "listCollections": 1, "cursor": {} })
-        .batch()
-        .await
-        .map_err(|why| told(attempted(), &why))?;
+    let attempted = format!("list the collections of {database:?}");
+    let command = rawdoc! { "listCollections": 1, "cursor": {} };
+    let rows =
+        cluster.open_rows(database, command, &attempted).await?.map_err(|why| told(&attempted, &why))?;
     let mut all = Vec::new();
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(|why| told(attempted(), &why))?;
-        for entry in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-            let entry = entry.ok().and_then(bson::RawBsonRef::as_document);
-            let namespace = entry.and_then(read_entry);
-            all.push(namespace.ok_or_else(|| {
-                Error::new(ErrorKind::Unsupported, attempted()).because("an entry is not understood")
-            })?);
-        }
-    }
+    each_row(rows, &attempted, |entry| {
+        let namespace = read_entry(entry).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, &attempted).because("an entry is not understood")
+        });
+        all.push(namespace?);
+        Ok(())
+    })
+    .await?;
     Ok(all)
 }
 
@@ -117,30 +112,26 @@ async fn with_indexes(
     if namespace.kind == NamespaceKind::View {
         return Ok(Some(namespace));
     }
-    let attempted = || format!("list the indexes of {:?}", namespace.name);
+    let attempted = format!("list the indexes of {:?}", namespace.name);
     // With build UUIDs the server tells finished indexes from those still being built.
     let command = rawdoc! { "listIndexes": namespace.name.as_str(), "includeBuildUUIDs": true, "cursor": {} };
-    let mut batches = match cluster.database(database)?.run_raw_cursor_command(command).batch().await {
-        Ok(batches) => batches,
+    let rows = match cluster.open_rows(database, command, &attempted).await? {
+        Ok(rows) => rows,
         Err(why) if code_of(&why) == Some(code::NAMESPACE_NOT_FOUND) => return Ok(None),
-        Err(why) => return Err(told(attempted(), &why)),
+        Err(why) => return Err(told(attempted, &why)),
     };
     let (mut indexes, mut unfinished) = (Vec::new(), Vec::new());
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(|why| told(attempted(), &why))?;
-        for index in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-            let index = index.ok().and_then(RawBsonRef::as_document).ok_or_else(|| {
-                Error::new(ErrorKind::Unsupported, attempted()).because("an entry is not understood")
-            })?;
-            match index.get_document("spec") {
-                Ok(spec) if index.get("buildUUID").ok().flatten().is_some() => {
-                    unfinished.push(spec.get_str("name").unwrap_or_default().to_owned());
-                }
-                Ok(spec) => indexes.push(spec.to_owned()),
-                Err(_) => indexes.push(index.to_owned()),
+    each_row(rows, &attempted, |index| {
+        match index.get_document("spec") {
+            Ok(spec) if index.get("buildUUID").ok().flatten().is_some() => {
+                unfinished.push(spec.get_str("name").unwrap_or_default().to_owned());
             }
+            Ok(spec) => indexes.push(spec.to_owned()),
+            Err(_) => indexes.push(index.to_owned()),
         }
-    }
+        Ok(())
+    })
+    .await?;
     (namespace.indexes, namespace.unfinished_indexes) = (indexes, unfinished);
     Ok(Some(namespace))
 }

@@ -6,10 +6,9 @@ use backup_core::id::{ClusterTime, CollectionUuid};
 use backup_core::namespace::Namespace;
 use backup_core::ports::{ChunkRead, DocumentStream, Sampled, ServerFacts, SizeHint, Source};
 use backup_core::{Error, ErrorKind, Result};
-use bson::{Bson, Document, RawArrayBuf, RawBsonRef, RawDocumentBuf, cstr, rawdoc};
-use futures_util::StreamExt;
+use bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, cstr, rawdoc};
 
-use crate::connection::Cluster;
+use crate::connection::{Cluster, each_row, within};
 use crate::error::told;
 use crate::target::append_all;
 use crate::{metadata, reader};
@@ -61,7 +60,8 @@ impl Source for Cluster {
 
     async fn databases(&self) -> Result<Vec<String>> {
         let attempted = "list the databases";
-        let listed = self.client.list_database_names().await.map_err(|why| told(attempted, &why))?;
+        let list = async { self.client.list_database_names().await.map_err(|why| told(attempted, &why)) };
+        let listed = within(attempted, list).await?;
         Ok(listed.into_iter().filter(|name| !matches!(name.as_str(), "admin" | "config" | "local")).collect())
     }
 
@@ -129,27 +129,25 @@ impl Cluster {
         aggregation: RawDocumentBuf,
         step: usize,
     ) -> Result<Vec<Sampled>> {
-        let attempted = || format!("sample {name:?}");
+        let attempted = format!("sample {name:?}");
         let mut command = rawdoc! { "aggregate": name };
         append_all(&mut command, &aggregation)?;
-        let batches = self.database(database)?.run_raw_cursor_command(command).batch().await;
-        let mut batches = batches.map_err(|why| told(attempted(), &why))?;
+        let rows =
+            self.open_rows(database, command, &attempted).await?.map_err(|why| told(&attempted, &why))?;
         let (mut all, mut seen): (Vec<Sampled>, usize) = (Vec::new(), 0);
-        while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|why| told(attempted(), &why))?;
-            for document in batch.doc_slices().map_err(|why| told(attempted(), &why))? {
-                let Some(document) = document.ok().and_then(RawBsonRef::as_document) else { continue };
-                let bytes =
-                    document.get_i32("bytes").ok().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(1);
-                match all.last_mut().filter(|_| seen % step != 0) {
-                    Some(last) => last.bytes += bytes,
-                    None => {
-                        all.extend(IdValue::of_document(document.as_bytes())?.map(|id| Sampled { id, bytes }))
-                    }
+        each_row(rows, &attempted, |document| {
+            let bytes =
+                document.get_i32("bytes").ok().and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(1);
+            match all.last_mut().filter(|_| !seen.is_multiple_of(step)) {
+                Some(last) => last.bytes += bytes,
+                None => {
+                    all.extend(IdValue::of_document(document.as_bytes())?.map(|id| Sampled { id, bytes }))
                 }
-                seen += 1;
             }
-        }
+            seen += 1;
+            Ok(())
+        })
+        .await?;
         Ok(all)
     }
 }

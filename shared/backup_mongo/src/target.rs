@@ -19,10 +19,9 @@ impl Target for Cluster {
     async fn create(&self, database: &str, name: &str, options: &RawDocumentBuf) -> Result<()> {
         let mut command = rawdoc! { "create": name };
         append_all(&mut command, options)?;
-        match self.try_command(database, command).await? {
-            Err(why) if code_of(&why) != Some(code::NAMESPACE_EXISTS) => {
-                Err(told(format!("create {name:?}"), &why))
-            }
+        let attempted = format!("create {name:?}");
+        match self.try_change(database, command, &attempted).await? {
+            Err(why) if code_of(&why) != Some(code::NAMESPACE_EXISTS) => Err(told(attempted, &why)),
             _ => Ok(()),
         }
     }
@@ -48,35 +47,35 @@ impl Target for Cluster {
     }
 
     async fn create_indexes(&self, database: &str, name: &str, indexes: &[RawDocumentBuf]) -> Result<()> {
-        let command = rawdoc! { "createIndexes": name, "indexes": array(indexes) };
+        let command =
+            rawdoc! { "createIndexes": name, "indexes": array(indexes), "writeConcern": { "w": "majority" } };
         self.long_command(database, command, &format!("build indexes on {name:?}")).await.map(|_| ())
     }
 
     async fn modify(&self, database: &str, name: &str, fields: &RawDocumentBuf) -> Result<()> {
         let mut command = rawdoc! { "collMod": name };
         append_all(&mut command, fields)?;
-        self.command(database, command, &format!("modify {name:?}")).await.map(|_| ())
+        self.change(database, command, &format!("modify {name:?}")).await.map(|_| ())
     }
 
     async fn rename(&self, database: &str, from: &str, to: &str) -> Result<()> {
         self.database(database)?;
         let command =
             rawdoc! { "renameCollection": format!("{database}.{from}"), "to": format!("{database}.{to}") };
-        self.command("admin", command, &format!("rename {from:?} to {to:?}")).await.map(|_| ())
+        self.change("admin", command, &format!("rename {from:?} to {to:?}")).await.map(|_| ())
     }
 
     async fn replace(&self, database: &str, from: &str, to: &str) -> Result<()> {
         self.database(database)?;
         let (old, new) = (format!("{database}.{from}"), format!("{database}.{to}"));
         let command = rawdoc! { "renameCollection": old, "to": new, "dropTarget": true };
-        self.command("admin", command, &format!("replace {to:?} by {from:?}")).await.map(|_| ())
+        self.change("admin", command, &format!("replace {to:?} by {from:?}")).await.map(|_| ())
     }
 
     async fn drop_namespace(&self, database: &str, name: &str) -> Result<()> {
-        match self.try_command(database, rawdoc! { "drop": name }).await? {
-            Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => {
-                Err(told(format!("drop {name:?}"), &why))
-            }
+        let attempted = format!("drop {name:?}");
+        match self.try_change(database, rawdoc! { "drop": name }, &attempted).await? {
+            Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => Err(told(attempted, &why)),
             _ => Ok(()),
         }
     }

@@ -25,8 +25,17 @@ const FETCHED_AHEAD: usize = 1;
 /// Document batches waiting to be used.
 const BATCHES_AHEAD: usize = 2;
 /// A batch of documents is closed once it holds this many bytes or documents: what one insert takes well.
-const BATCH_BYTES: usize = 4 * 1024 * 1024;
-const BATCH_DOCUMENTS: u32 = 1000;
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+const BATCH_DOCUMENTS: u32 = 5000;
+
+/// Whether documents are hashed on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hashing {
+    /// Their hash must be the manifest's.
+    Compare,
+    /// They are hashed where they go to. Seal, length and SHA-256 show that they are what was stored.
+    Later,
+}
 
 /// Reads `chunk` of the backup at `place` and gives each batch of documents to `give`, in order.
 pub(super) async fn read_chunk<F: Future<Output = Result<()>>>(
@@ -34,13 +43,14 @@ pub(super) async fn read_chunk<F: Future<Output = Result<()>>>(
     keys: &dyn DataKeys,
     place: BackupPlace,
     (manifest, namespace, chunk): (&Manifest, &ManifestNamespace, &ManifestChunk),
+    hashing: Hashing,
     mut give: impl FnMut(Bytes) -> F,
 ) -> Result<()> {
     let key = ObjectKey::Chunk(place, chunk.ordinal, chunk.stored.attempt);
     let context = manifest.chunk_context(namespace, chunk)?;
     let (fetched, pieces) = mpsc::channel(FETCHED_AHEAD);
     let (decoded, mut batches) = mpsc::channel(BATCHES_AHEAD);
-    let opening = Opening::begin(store, keys, key, context, &chunk.stored).await?;
+    let opening = Opening::begin(store, keys, key, context, &chunk.stored, hashing).await?;
     let mut tasks = JoinSet::new();
     let mut worker = pieces;
     let at = opening.at;
@@ -87,8 +97,28 @@ struct Opening {
     at: u64,
     head: Bytes,
     plain: Vec<u8>,
+    given: Given,
+}
+
+/// What was given out.
+struct Given {
     documents: u64,
     hash: DocumentHash,
+    hashing: Hashing,
+}
+
+impl Given {
+    fn send(&mut self, batch: Vec<u8>, to: &mpsc::Sender<Bytes>) -> Result<()> {
+        for document in split_documents(&batch) {
+            let document = document?;
+            if self.hashing == Hashing::Compare {
+                self.hash.add(document);
+            }
+            self.documents += 1;
+        }
+        to.blocking_send(batch.into())
+            .map_err(|_| Error::new(ErrorKind::Internal, "give out documents: nobody listens"))
+    }
 }
 
 impl Opening {
@@ -99,6 +129,7 @@ impl Opening {
         key: ObjectKey,
         context: ObjectContext,
         expected: &Captured,
+        hashing: Hashing,
     ) -> Result<Self> {
         let told = |why: Error| why.while_doing(format!("read {}", super::path(key)));
         let actual = store.size(key).await?;
@@ -121,8 +152,7 @@ impl Opening {
             at: u64::try_from(head.len()).unwrap_or(u64::MAX),
             head: head.slice(length..),
             plain: Vec::new(),
-            documents: 0,
-            hash: DocumentHash::default(),
+            given: Given { documents: 0, hash: DocumentHash::default(), hashing },
         })
     }
 
@@ -151,14 +181,14 @@ impl Opening {
 
     fn decode(&mut self, opened: &mut Vec<u8>, batches: &mpsc::Sender<Bytes>) -> Result<()> {
         let mut pieces = Vec::new();
-        let Self { decoder, plain, .. } = self;
+        let Self { decoder, plain, given, .. } = self;
         // Batches leave as they fill up, so that a frame that decompresses well does not pile up.
         decoder.push(opened, |piece| {
             plain.extend_from_slice(piece);
             if plain.len() >= BATCH_BYTES {
                 cut_batches(plain, false, &mut pieces)?;
                 for batch in pieces.drain(..) {
-                    send(batch, &mut self.documents, &mut self.hash, batches)?;
+                    given.send(batch, batches)?;
                 }
             }
             Ok(())
@@ -170,7 +200,7 @@ impl Opening {
     fn give_batches(&mut self, batches: &mpsc::Sender<Bytes>, last: bool) -> Result<()> {
         let mut pieces = Vec::new();
         cut_batches(&mut self.plain, last, &mut pieces)?;
-        pieces.into_iter().try_for_each(|batch| send(batch, &mut self.documents, &mut self.hash, batches))
+        pieces.into_iter().try_for_each(|batch| self.given.send(batch, batches))
     }
 
     fn check_end(self) -> Result<()> {
@@ -178,29 +208,16 @@ impl Opening {
             return Err(corrupt("check the object: its SHA-256 is not the manifest's"));
         }
         self.decoder.finish()?;
-        if self.documents != self.expected.documents {
-            let (found, expected) = (self.documents, self.expected.documents);
+        let Given { documents, hash, hashing } = self.given;
+        if documents != self.expected.documents {
+            let (found, expected) = (documents, self.expected.documents);
             return Err(corrupt(format!("check the chunk: it holds {found} documents, not {expected}")));
         }
-        if self.hash != self.expected.document_hash {
+        if hashing == Hashing::Compare && hash != self.expected.document_hash {
             return Err(corrupt("check the chunk: the hash of its documents is not the manifest's"));
         }
         Ok(())
     }
-}
-
-fn send(
-    batch: Vec<u8>,
-    documents: &mut u64,
-    hash: &mut DocumentHash,
-    to: &mpsc::Sender<Bytes>,
-) -> Result<()> {
-    for document in split_documents(&batch) {
-        hash.add(document?);
-        *documents += 1;
-    }
-    to.blocking_send(batch.into())
-        .map_err(|_| Error::new(ErrorKind::Internal, "give out documents: nobody listens"))
 }
 
 /// Moves whole documents from the front of `plain` into batches; what is left is the start of one document, and at

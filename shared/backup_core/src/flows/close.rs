@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::audit::{AuditRecord, AuditStatus, iso_8601};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Consistency, ObjectKey, VerifiedChunks, read_work_items};
+use crate::format::{Consistency, ObjectKey, VerifiedChunks, WorkItem, read_work_items};
 use crate::id::{ClusterTime, OperationId};
 use crate::namespace::Label;
 use crate::operation::{OperationKind, OperationState, Totals};
@@ -15,6 +15,17 @@ use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Resource};
 
 /// Work items are short lines; 32,768 of them are below 2 MiB.
 const WORK_BYTES_MAX: u64 = 16 * crate::settings::MIB;
+
+async fn work_items(store: &dyn ObjectStore, key: ObjectKey) -> Result<Vec<WorkItem>> {
+    let mut reads = 1;
+    loop {
+        let told = |why: Error| why.while_doing(format!("read {}", super::path(key)));
+        match read_work_items(&store.get(key, WORK_BYTES_MAX).await?).map_err(told) {
+            Err(_) if reads < super::READS_MAX => reads += 1,
+            other => return other,
+        }
+    }
+}
 
 /// The ports of this step.
 #[derive(Clone, Copy)]
@@ -60,10 +71,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         let place = operation.backup_place()?;
         let opened = super::open_manifest_and_key(ports.store, ports.keys, &operation).await?;
         let manifest = opened.value;
-        let work = ports.store.get(ObjectKey::BackupWork(place), WORK_BYTES_MAX).await?;
         let mut verified = HashSet::new();
-        let items = read_work_items(&work).map_err(|why| why.while_doing(format!("close backup {id}")))?;
-        for item in items {
+        for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
             let key = ObjectKey::Verified(place, item.first);
             let found: VerifiedChunks = super::read_evidence(ports.store, &opened.evidence, key).await?;
             verified.extend(found.ordinals);
@@ -89,6 +98,10 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
             verified_at: iso_8601(now),
         };
         ports.store.put(ObjectKey::BackupReport(place), report.to_json()?).await?;
+        // Those of the manifest that is stored: a doubled `seal-backup` may have had another one in mind.
+        operation.totals = manifest.totals();
+        operation.backup_mut()?.consistency = Some(manifest.consistency);
+        operation.backup_mut()?.lost = manifest.lost();
         operation.state = OperationState::Verified;
         operation.finished_millis = Some(now);
         operation.failure = None;

@@ -40,6 +40,10 @@ pub const LEASE_SECONDS: u64 = 4 * 3600 + 900;
 const SEALED_BYTES_MAX: u64 = 64 * MIB;
 /// Small clear JSON.
 const RESULT_BYTES_MAX: u64 = MIB;
+/// What an operator can do about a backup that cannot be read.
+const DAMAGED: &str = "this backup is damaged: restore another one with --backup (`nightsafe list` shows them), and take a new one";
+/// How often an object is read before it is called damaged: it may have been damaged on its way.
+const READS_MAX: u32 = 3;
 /// A chunk is not begun with less time than this: one is read in a minute at most.
 const CHUNK_MILLIS_MIN: u64 = 90_000;
 
@@ -93,6 +97,21 @@ async fn open_manifest_and_key(
     keys: &dyn DataKeys,
     backup: &Operation,
 ) -> Result<Opened<Manifest>> {
+    let mut reads = 1;
+    loop {
+        match try_open_manifest(store, keys, backup).await {
+            Err(why) if why.kind() == ErrorKind::Corrupt && reads < READS_MAX => reads += 1,
+            Err(why) if why.kind() == ErrorKind::Corrupt => return Err(why.hint(DAMAGED)),
+            other => return other,
+        }
+    }
+}
+
+async fn try_open_manifest(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    backup: &Operation,
+) -> Result<Opened<Manifest>> {
     let key = ObjectKey::Manifest(backup.backup_place()?);
     let object = store.get(key, SEALED_BYTES_MAX).await?;
     let expected = backup.backup()?.manifest_sha256.as_deref();
@@ -118,8 +137,14 @@ async fn open_sealed<T: DeserializeOwned>(
     kind: ObjectKind,
     key: ObjectKey,
 ) -> Result<Opened<T>> {
-    let object = store.get(key, SEALED_BYTES_MAX).await?;
-    open_object(keys, operation, kind, key, &object).await
+    let mut reads = 1;
+    loop {
+        let object = store.get(key, SEALED_BYTES_MAX).await?;
+        match open_object(keys, operation, kind, key, &object).await {
+            Err(why) if why.kind() == ErrorKind::Corrupt && reads < READS_MAX => reads += 1,
+            other => return other,
+        }
+    }
 }
 
 async fn open_object<T: DeserializeOwned>(
@@ -139,7 +164,13 @@ async fn read_evidence<T: DeserializeOwned>(
     evidence: &EvidenceKey,
     key: ObjectKey,
 ) -> Result<T> {
-    evidence.check(key, &store.get(key, RESULT_BYTES_MAX).await?)
+    let mut reads = 1;
+    loop {
+        match evidence.check(key, &store.get(key, RESULT_BYTES_MAX).await?) {
+            Err(_) if reads < READS_MAX => reads += 1,
+            other => return other,
+        }
+    }
 }
 
 /// The key for messages.

@@ -98,7 +98,8 @@ async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Ope
                     "restore {:?} from {id}: that is a backup of {:?}",
                     operation.database, backup.database
                 ),
-            ));
+            )
+            .hint(format!("name that database: -d {}", backup.database)));
         }
         if operation.restore()?.full && !backup.collections.is_empty() {
             return Err(Error::new(
@@ -117,7 +118,8 @@ async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Ope
             Err(Error::new(
                 ErrorKind::NotFound,
                 format!("restore {id}: that backup is {} and has no manifest", backup.state),
-            ))
+            )
+            .hint("`nightsafe list` shows the backups there are"))
         };
     }
     let has_wanted = |backup: &Operation| {
@@ -192,6 +194,12 @@ async fn stage(
     };
     let staged = plan.items.iter().filter(|item| item.kind != NamespaceKind::View);
     stream::iter(staged).map(create).buffer_unordered(CREATED_AT_ONCE).try_collect::<()>().await?;
+    // A view is defined when it is swapped in. Whether the server takes it, and we may, is asked while what is live is
+    // still there.
+    for item in plan.items.iter().filter(|item| item.kind == NamespaceKind::View) {
+        target.create(database, &staging(item.number), &item.options).await?;
+        target.drop_namespace(database, &staging(item.number)).await?;
+    }
     let now = target.namespaces(database).await?;
     for item in plan.items.iter_mut().filter(|item| item.kind != NamespaceKind::View) {
         let name = staging(item.number);

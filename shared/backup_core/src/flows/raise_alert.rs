@@ -62,7 +62,8 @@ fn is_worth_waking_people(operation: &Operation, failure: &Failure) -> bool {
         Detail::Restore(detail) if detail.dry_run => return false,
         Detail::Restore(_) => true,
     };
-    let before_it_began = operation.fence.is_none();
+    // What a machine says (a time limit, a function that died) is no answer to what was asked for.
+    let before_it_began = operation.fence.is_none() && failure.step != Failure::STATE_MACHINE;
     let told_at_once = match failure.kind {
         ErrorKind::Fenced => true,
         ErrorKind::Conflict

@@ -4,9 +4,9 @@
 //! right in the end is what [`super::validate_chunk`] decides.
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     EvidenceKey, Manifest, ManifestChunk, ManifestNamespace, ObjectKey, Opened, VerifiedChunks, WorkItem,
 };
@@ -17,7 +17,11 @@ use crate::plan::restore::RestorePlan;
 use crate::ports::{Catalog, Clock, DataKeys, InsertRules, ObjectStore, Target};
 use crate::settings::Settings;
 
-use super::chunk_reader::read_chunk;
+use super::chunk_reader::{Hashing, read_chunk};
+
+/// What is being inserted at a time. A command is copied on its way, so that large documents take several times
+/// their size.
+const IN_FLIGHT_MIB_MAX: usize = 16;
 
 /// The ports of this step.
 #[derive(Clone, Copy)]
@@ -84,9 +88,21 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: W
     let mut inserted = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
     for (namespace, chunk) in restoring.chunks(item) {
         super::time_for_a_chunk(ports.clock)?;
-        insert_chunk(ports, settings, &restoring, namespace, chunk)
-            .await
-            .map_err(|why| why.while_doing(format!("restore chunk {}", chunk.ordinal)))?;
+        let mut reads = 1;
+        loop {
+            match insert_chunk(ports, settings, &restoring, namespace, chunk).await {
+                // Damaged on its way, perhaps. What was inserted is skipped by the next try.
+                Err(why) if why.kind() == ErrorKind::Corrupt && reads < super::READS_MAX => reads += 1,
+                Err(why) if why.kind() == ErrorKind::Corrupt => {
+                    return Err(why
+                        .while_doing(format!("restore chunk {}", chunk.ordinal))
+                        .hint(super::DAMAGED));
+                }
+                done => {
+                    break done.map_err(|why| why.while_doing(format!("restore chunk {}", chunk.ordinal)))?;
+                }
+            }
+        }
         inserted.ordinals.push(chunk.ordinal);
         inserted.documents += chunk.stored.documents;
     }
@@ -110,7 +126,13 @@ async fn insert_chunk(
     let ordered = namespace.namespace.is_capped();
     let writers = if ordered { 1 } else { settings.insert_workers.max(1) };
     let (database, staging) = (restoring.operation.database.as_str(), restoring.staging(namespace)?);
-    let insert = |batch: Bytes| ports.target.insert(database, &staging, batch, InsertRules { ordered });
+    let in_flight = &Semaphore::new(IN_FLIGHT_MIB_MAX);
+    let insert = async |batch: Bytes| {
+        let mib = (batch.len() >> 20).clamp(1, IN_FLIGHT_MIB_MAX);
+        let room = in_flight.acquire_many(u32::try_from(mib).unwrap_or(1)).await;
+        let _room = room.map_err(|why| Error::new(ErrorKind::Internal, "insert documents").because(why))?;
+        ports.target.insert(database, &staging, batch, InsertRules { ordered }).await
+    };
     if is_small(namespace) {
         // On an empty collection an index is there at once; a build would cost more than all its documents.
         super::build_indexes::build(ports.target, restoring, namespace).await?;
@@ -120,7 +142,7 @@ async fn insert_chunk(
     let read = async move {
         let place = restoring.backup.backup_place()?;
         let which = (&restoring.manifest, namespace, chunk);
-        read_chunk(ports.store, ports.keys, place, which, |batch| {
+        read_chunk(ports.store, ports.keys, place, which, Hashing::Later, |batch| {
             let sender = sender.clone();
             async move {
                 let _ = sender.send(batch).await; // a writer that failed tells why itself

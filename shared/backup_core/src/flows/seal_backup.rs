@@ -19,8 +19,6 @@ use crate::namespace::{Label, Namespace, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
 
-/// Why a collection that existed at T is not in the backup.
-const LOST: &str = "dropped or replaced while the backup ran, before it was read";
 /// Results read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -63,9 +61,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     };
     operation.state = OperationState::Sealed;
     operation.totals = manifest.totals();
-    let lost = manifest.namespaces.iter().filter(|it| it.reason.as_deref() == Some(LOST)).count();
     let detail = operation.backup_mut()?;
-    detail.lost = u64::try_from(lost).unwrap_or(u64::MAX);
+    detail.lost = manifest.lost();
     detail.consistency = Some(manifest.consistency);
     detail.manifest_sha256 = Some(hex::encode(Sha256::digest(&stored)));
     ports.catalog.update_operation(&mut operation).await
@@ -190,7 +187,7 @@ fn assemble_namespace(
     if dropped {
         // Some ranges are gone for good, so the others are no collection.
         entry.label = Label::NotCaptured;
-        entry.reason = Some(LOST.to_owned());
+        entry.reason = Some(ManifestNamespace::LOST.to_owned());
         entry.chunks.clear();
         return Ok(entry);
     }

@@ -7,7 +7,7 @@ use crate::id::OperationId;
 use crate::operation::OperationKind;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
 
-use super::chunk_reader::read_chunk;
+use super::chunk_reader::{Hashing, read_chunk};
 
 /// The ports of this step.
 #[derive(Clone, Copy)]
@@ -32,12 +32,20 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
     for (namespace, chunk) in manifest.chunks().filter(|(_, chunk)| item.ordinals().contains(&chunk.ordinal))
     {
         super::time_for_a_chunk(ports.clock)?;
-        read_chunk(ports.store, ports.keys, place, (manifest, namespace, chunk), |_| async { Ok(()) })
-            .await
-            .map_err(|why| match why.kind() {
-                ErrorKind::Corrupt | ErrorKind::Unsupported => damaged(&operation.id, why),
-                _ => why,
-            })?;
+        let which = (manifest, namespace, chunk);
+        let mut reads = 1;
+        let read = loop {
+            match read_chunk(ports.store, ports.keys, place, which, Hashing::Compare, |_| async { Ok(()) })
+                .await
+            {
+                Err(why) if why.kind() == ErrorKind::Corrupt && reads < super::READS_MAX => reads += 1,
+                other => break other,
+            }
+        };
+        read.map_err(|why| match why.kind() {
+            ErrorKind::Corrupt | ErrorKind::Unsupported => damaged(&operation.id, why),
+            _ => why,
+        })?;
         verified.ordinals.push(chunk.ordinal);
         verified.documents += chunk.stored.documents;
     }

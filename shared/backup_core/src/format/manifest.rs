@@ -72,6 +72,11 @@ pub struct ManifestNamespace {
     pub chunks: Vec<ManifestChunk>,
 }
 
+impl ManifestNamespace {
+    /// Why a collection that existed at T is not in the backup.
+    pub const LOST: &str = "dropped or replaced while the backup ran, before it was read";
+}
+
 /// A chunk of a backup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +118,13 @@ impl Manifest {
         self.namespaces
             .iter()
             .flat_map(|namespace| namespace.chunks.iter().map(move |chunk| (namespace, chunk)))
+    }
+
+    /// How many collections that existed at T are not in the backup, because they were gone before they were read.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let lost = |it: &&ManifestNamespace| it.reason.as_deref() == Some(ManifestNamespace::LOST);
+        u64::try_from(self.namespaces.iter().filter(lost).count()).unwrap_or(u64::MAX)
     }
 
     /// Sums over all chunks.

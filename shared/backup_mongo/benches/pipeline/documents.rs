@@ -10,32 +10,12 @@ pub(crate) const COLLECTION: &str = "leads";
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 const WRITERS: usize = 2;
 
-const WORDS: [&str; 24] = [
-    "thanks",
-    "call",
-    "tomorrow",
-    "interested",
-    "price",
-    "offer",
-    "please",
-    "stop",
-    "yes",
-    "later",
-    "meeting",
-    "quote",
-    "family",
-    "house",
-    "insurance",
-    "monday",
-    "confirmed",
-    "address",
-    "new",
-    "number",
-    "again",
-    "question",
-    "morning",
-    "documents",
+const SYLLABLES: [&str; 20] = [
+    "ba", "con", "de", "er", "fo", "gra", "hi", "in", "ka", "lo", "mer", "na", "or", "pre", "qui", "ra",
+    "sta", "ti", "un", "ver",
 ];
+/// So many different words are used; the first ones more often.
+const WORDS: u64 = 700;
 
 /// `SplitMix64`.
 struct Numbers(u64);
@@ -49,14 +29,22 @@ impl Numbers {
         mixed ^ (mixed >> 31)
     }
 
-    fn word(&mut self) -> &'static str {
-        WORDS[usize::try_from(self.next() % 24).unwrap()]
+    fn word(&mut self) -> String {
+        let mut word = self.next() % (1 + self.next() % WORDS);
+        let mut text = String::new();
+        loop {
+            text.push_str(SYLLABLES[usize::try_from(word % 20).unwrap()]);
+            word /= 20;
+            if word == 0 {
+                return text;
+            }
+        }
     }
 
     fn sentence(&mut self, bytes: usize) -> String {
         let mut text = String::with_capacity(bytes + 16);
         while text.len() < bytes {
-            text.push_str(self.word());
+            text.push_str(&self.word());
             text.push(' ');
         }
         text
