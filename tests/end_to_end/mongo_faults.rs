@@ -250,6 +250,10 @@ async fn crowd(set: &ReplicaSet) -> Vec<TcpStream> {
         assert!(crowd.len() < STRANGERS_MAX, "the server takes more connections than it was told to");
         crowd.push(TcpStream::connect(set.address(0)).await.unwrap());
     }
+    // Some wait at the door, should a place become free.
+    for _ in 0..50 {
+        crowd.push(TcpStream::connect(set.address(0)).await.unwrap());
+    }
     crowd
 }
 

@@ -81,6 +81,8 @@ const MISSING_TO_READ: [Missing; 9] = [
 const MISSING_TO_WRITE: [Missing; 15] = [
     missing("plan-restore", ("listCollections", ""), "list the collections of \"narrowed\""),
     missing("plan-restore", ("listIndexes", ""), "list the indexes of \""),
+    missing("plan-restore", ("createCollection", ""), "create \"nightsafe.staging."),
+    missing("plan-restore", ("dropCollection", ""), "drop \"nightsafe.staging."),
     missing("plan-restore", ("convertToCapped", ""), "create \"nightsafe.staging."),
     missing("restore-chunk", ("insert", ""), "insert into \"nightsafe.staging."),
     missing("restore-chunk", ("bypassDocumentValidation", ""), "insert into \"nightsafe.staging."),
@@ -91,8 +93,6 @@ const MISSING_TO_WRITE: [Missing; 15] = [
     missing("finish-restore", ("collMod", ""), "modify \"nightsafe.staging."),
     missing("finish-restore", ("insert", BUCKETS), "insert into \"system.buckets.a_series\""),
     missing("finish-restore", ("find", BUCKETS), "read \"system.buckets.a_series\""),
-    missing("finish-restore", ("dropCollection", ""), "drop \""),
-    missing("finish-restore", ("createCollection", ""), "create \"few\""),
     // Whoever may read, drop, insert and create indexes may rename.
     Missing { privilege: ("renameCollectionSameDB", ""), step: "finish-restore", says: None },
 ];

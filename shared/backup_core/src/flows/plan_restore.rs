@@ -101,6 +101,13 @@ async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Ope
             )
             .hint(format!("name that database: -d {}", backup.database)));
         }
+        // Sealed but damaged backups may be asked for by name: the read-back decides.
+        if !good(&backup) && backup.backup()?.manifest_sha256.is_none() {
+            let what = format!("restore {id}: that backup is {} and has no manifest", backup.state);
+            return Err(
+                Error::new(ErrorKind::NotFound, what).hint("`nightsafe list` shows the backups there are")
+            );
+        }
         if operation.restore()?.full && !backup.collections.is_empty() {
             return Err(Error::new(
                 ErrorKind::Refused,
@@ -111,16 +118,7 @@ async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Ope
             )
             .hint("everything else would be moved aside; name its collections with -c"));
         }
-        // Sealed but damaged backups may be asked for by name: the read-back decides.
-        return if good(&backup) || backup.backup()?.manifest_sha256.is_some() {
-            Ok(backup)
-        } else {
-            Err(Error::new(
-                ErrorKind::NotFound,
-                format!("restore {id}: that backup is {} and has no manifest", backup.state),
-            )
-            .hint("`nightsafe list` shows the backups there are"))
-        };
+        return Ok(backup);
     }
     let has_wanted = |backup: &Operation| {
         backup.collections.is_empty()
