@@ -153,8 +153,8 @@ async fn check_chunks(chain: &Chain, database: &Database, manifest: &Manifest, s
     for (namespace, chunk) in manifest.chunks() {
         let time = chunk.stored.cluster_time.unwrap();
         let at = (time.seconds, time.ordinal);
-        if !instants.contains_key(&at) {
-            instants.insert(at, at_instant(database, &namespace.namespace.name, at).await);
+        if let std::collections::btree_map::Entry::Vacant(e) = instants.entry(at) {
+            e.insert(at_instant(database, &namespace.namespace.name, at).await);
         }
         let expected: Vec<&Vec<u8>> = in_range(&instants[&at], chunk).collect();
         let stored = chain.documents(manifest, namespace, chunk).await;

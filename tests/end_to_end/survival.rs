@@ -170,7 +170,8 @@ fn survive(pipeline: &Pipeline<'_>, step: &Step, messages: u64) -> Value {
 /// or two later; before a message and before an answer in turn.
 fn kill_once(pipeline: &Pipeline<'_>, step: &Step, messages: u64, kill: u64) {
     let eighths = 2 * kill + step.position % 3;
-    let script = if (kill + step.position) % 2 == 0 { Script::KillAfter } else { Script::KillBefore };
+    let script =
+        if (kill + step.position).is_multiple_of(2) { Script::KillAfter } else { Script::KillBefore };
     let mut at = (messages * eighths / 8).max(1);
     while !dies(pipeline, step, script(at)) {
         assert!(at > 1, "{step:?} cannot be killed");

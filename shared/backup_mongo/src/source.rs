@@ -141,7 +141,7 @@ impl Cluster {
             match all.last_mut().filter(|_| !seen.is_multiple_of(step)) {
                 Some(last) => last.bytes += bytes,
                 None => {
-                    all.extend(IdValue::of_document(document.as_bytes())?.map(|id| Sampled { id, bytes }))
+                    all.extend(IdValue::of_document(document.as_bytes())?.map(|id| Sampled { id, bytes }));
                 }
             }
             seen += 1;

@@ -108,7 +108,7 @@ pub fn json(valid: &Value, draw: &mut Draw<'_>) -> Vec<u8> {
 
 /// Goes down to a drawn place and spoils it.
 fn spoil(value: &mut Value, draw: &mut Draw<'_>) {
-    let (what, deeper) = (draw.byte() % 3, draw.byte() % 4 > 0);
+    let (what, deeper) = (draw.byte() % 3, !draw.byte().is_multiple_of(4));
     match value {
         Value::Array(list) if deeper && !list.is_empty() => {
             let at = draw.below(list.len());

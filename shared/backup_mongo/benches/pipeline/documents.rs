@@ -1,6 +1,7 @@
 //! Leads as an agency would have them, of about the size that is wanted.
 
 use bson::{Document, RawDocumentBuf, doc};
+use futures_util::StreamExt;
 use mongodb::Client;
 
 use crate::Options;
@@ -79,7 +80,6 @@ pub(crate) async fn seed(uri: &str, options: &Options) {
             leads.insert_many(batch).await.unwrap();
         }
     };
-    use futures_util::StreamExt;
     futures_util::stream::iter(batches).for_each_concurrent(WRITERS, insert).await;
     println!("{count} documents of about {} bytes", options.document_bytes);
 }

@@ -47,7 +47,9 @@ pub(crate) async fn drain(cluster: &Cluster, reads: &[ChunkRead], keep: bool) ->
 pub(crate) fn hash(sample: &Sample) -> Duration {
     let began = Instant::now();
     let mut contents = Contents::default();
-    sample.blocks.iter().for_each(|block| contents.add(block).unwrap());
+    for block in &sample.blocks {
+        contents.add(block).unwrap();
+    }
     assert_eq!(contents.plain_bytes, sample.bytes);
     began.elapsed()
 }
@@ -77,7 +79,9 @@ pub(crate) fn seal(frames: &[Frame]) -> (Duration, Vec<u8>) {
     let mut out = Vec::with_capacity(frames.iter().map(|frame| frame.stored.len() + 8192).sum());
     let began = Instant::now();
     let mut sealer = Sealer::new(&MessageKey::new([7; 32]), b"bench", &mut out).unwrap();
-    frames.iter().for_each(|frame| sealer.push(&frame.stored, &mut out).unwrap());
+    for frame in frames {
+        sealer.push(&frame.stored, &mut out).unwrap();
+    }
     sealer.finish(&mut out).unwrap();
     (began.elapsed(), out)
 }
@@ -92,7 +96,9 @@ pub(crate) fn open(stored: &[u8]) -> (Duration, Vec<u8>) {
     let mut out = Vec::with_capacity(stored.len());
     let began = Instant::now();
     let mut opener = Opener::new(MessageKey::new([7; 32]), b"bench".to_vec());
-    stored.chunks(4 << 20).for_each(|piece| opener.push(piece, &mut out).unwrap());
+    for piece in stored.chunks(4 << 20) {
+        opener.push(piece, &mut out).unwrap();
+    }
     opener.finish(&mut out).unwrap();
     (began.elapsed(), out)
 }
@@ -104,7 +110,9 @@ pub(crate) fn decompress(stored: &[u8], bytes: u64) -> Duration {
         given += u64::try_from(piece.len()).unwrap();
         Ok(())
     };
-    stored.chunks(1 << 20).for_each(|piece| decoder.push(piece, &mut give).unwrap());
+    for piece in stored.chunks(1 << 20) {
+        decoder.push(piece, &mut give).unwrap();
+    }
     decoder.finish().unwrap();
     assert_eq!(given, bytes);
     began.elapsed()

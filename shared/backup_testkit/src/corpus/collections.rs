@@ -167,7 +167,7 @@ fn indexes() -> Vec<RawDocumentBuf> {
     .concat()
 }
 
-/// GridFS as drivers lay it out: a file of several pieces, an empty one, and one with a name from another world.
+/// `GridFS` as drivers lay it out: a file of several pieces, an empty one, and one with a name from another world.
 fn files() -> Vec<RawDocumentBuf> {
     const PIECE_BYTES: usize = 255 * 1024;
     let piece = |file: i32, n: i32| {
