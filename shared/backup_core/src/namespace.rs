@@ -149,19 +149,35 @@ pub enum OwnName {
     Aside(OperationId, u32),
     /// An empty collection: the mark of a time series that a restore is filling.
     Filling(OperationId, u32),
+    /// The staging of a time series that was filled from it, until the whole restore is done.
+    Filled(OperationId, u32),
 }
 
 impl OwnName {
+    /// The restore that made it and drops it at its end, if it is not for keeping.
+    #[must_use]
+    pub const fn passing(self) -> Option<OperationId> {
+        match self {
+            Self::Staging(id, _) | Self::Filling(id, _) | Self::Filled(id, _) => Some(id),
+            Self::Aside(..) => None,
+        }
+    }
+
     const STAGING: &str = "nightsafe.staging.";
     const ASIDE: &str = "nightsafe.aside.";
     const FILLING: &str = "nightsafe.filling.";
+    const FILLED: &str = "nightsafe.filled.";
 
     /// Reads a name; `None` if it is not one of ours.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         type Make = fn(OperationId, u32) -> OwnName;
-        let kinds: [(&str, Make); 3] =
-            [(Self::STAGING, Self::Staging), (Self::ASIDE, Self::Aside), (Self::FILLING, Self::Filling)];
+        let kinds: [(&str, Make); 4] = [
+            (Self::STAGING, Self::Staging),
+            (Self::ASIDE, Self::Aside),
+            (Self::FILLING, Self::Filling),
+            (Self::FILLED, Self::Filled),
+        ];
         let (make, rest) =
             kinds.iter().find_map(|(prefix, make)| Some((make, name.strip_prefix(prefix)?)))?;
         let (id, number) = rest.split_once('.')?;
@@ -176,6 +192,7 @@ impl std::fmt::Display for OwnName {
             Self::Staging(id, number) => write!(f, "{}{id}.{number}", Self::STAGING),
             Self::Aside(id, number) => write!(f, "{}{id}.{number}", Self::ASIDE),
             Self::Filling(id, number) => write!(f, "{}{id}.{number}", Self::FILLING),
+            Self::Filled(id, number) => write!(f, "{}{id}.{number}", Self::FILLED),
         }
     }
 }

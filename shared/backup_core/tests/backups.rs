@@ -11,7 +11,7 @@ use backup_core::flows::{open_manifest, raise_alert};
 use backup_core::format::{Consistency, Manifest, ObjectKey};
 use backup_core::id::OperationId;
 use backup_core::namespace::Label;
-use backup_core::operation::{OperationKind, OperationState};
+use backup_core::operation::{Failure, OperationKind, OperationState};
 use backup_core::ports::{Catalog, ObjectStore, Resource, Target};
 use backup_testkit::Faults;
 use backup_testkit::fixture::{DATABASE, OnDeath, Step, World, lead};
@@ -205,6 +205,13 @@ async fn a_refused_backup_does_not_wake_people_nor_end_the_one_that_runs() {
     world.step(&Faults::none(), first, Step::TriggerBackup).await.unwrap();
     world.step(&Faults::none(), second, Step::TriggerBackup).await.unwrap_err();
     let ports = raise_alert::Ports { catalog: &world.catalog, alerts: &world.alerts, clock: &world.clock };
+    let told = Failure {
+        step: "trigger-backup".into(),
+        kind: ErrorKind::Conflict,
+        message: "held".into(),
+        hint: None,
+    };
+    world.catalog.record_failure(OperationKind::Backup, second, &told).await.unwrap();
     raise_alert::run(ports, OperationKind::Backup, second, "Nightsafe.Conflict", "held").await.unwrap();
     assert!(world.alerts.published().is_empty());
     finish(&world, first).await;

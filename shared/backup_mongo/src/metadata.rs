@@ -14,25 +14,36 @@ use crate::error::{code, code_of, told};
 /// `listIndexes` commands in flight.
 const LISTS_AT_ONCE: usize = 8;
 /// How often it is looked again while collections are being renamed.
-const LOOKS_MAX: u32 = 5;
+const LOOKS_MAX: u32 = 20;
 const BUCKETS: &str = "system.buckets.";
 
 /// Everything in `database`, sorted by name. Time series stand once, with the UUID of their buckets.
 ///
 /// Indexes can only be asked for by name (by UUID it takes a privilege that no role for reading has), and a name may
-/// pass from one collection to another meanwhile. So names are looked at again after that.
+/// pass from one collection to another meanwhile. So names are looked at again after that, and what was renamed is
+/// asked for again.
 pub(crate) async fn namespaces(cluster: &Cluster, database: &str) -> Result<Vec<Namespace>> {
+    let (mut all, mut asked) = (Vec::new(), list_collections(cluster, database).await?);
     for _ in 0..LOOKS_MAX {
+        let described = describe(cluster, database, asked.clone()).await?;
         let listed = list_collections(cluster, database).await?;
-        let mut described = describe(cluster, database, listed.clone()).await?;
-        let now: HashMap<CollectionUuid, String> = names_of(&list_collections(cluster, database).await?);
-        let before = names_of(&listed);
-        if before.iter().any(|(uuid, name)| now.get(uuid).is_some_and(|new| new != name)) {
-            continue; // renamed meanwhile
+        let (before, now) = (names_of(&asked), names_of(&listed));
+        let renamed =
+            |uuid: &CollectionUuid| now.get(uuid).is_some_and(|name| before.get(uuid) != Some(name));
+        let there = |uuid: CollectionUuid| now.contains_key(&uuid) && !renamed(&uuid);
+        all.extend(described.into_iter().filter(|it| it.uuid.is_none_or(there)));
+        asked = listed
+            .into_iter()
+            .filter(|it| it.uuid.is_some_and(|uuid| before.contains_key(&uuid) && renamed(&uuid)))
+            .collect();
+        if asked.is_empty() {
+            all.sort_by(|left: &Namespace, right| left.name.cmp(&right.name));
+            if all.windows(2).all(|pair| !matches!(pair, [left, right] if left.name == right.name)) {
+                return Ok(all);
+            }
+            // One name was seen at two collections, one after the other.
+            (all, asked) = (Vec::new(), list_collections(cluster, database).await?);
         }
-        described.retain(|it| it.uuid.is_none_or(|uuid| now.contains_key(&uuid)));
-        described.sort_by(|left, right| left.name.cmp(&right.name));
-        return Ok(described);
     }
     let attempted = format!("list the indexes of {database:?}: its collections keep being renamed");
     Err(Error::new(ErrorKind::Transient, attempted))

@@ -3,11 +3,10 @@
 
 use crate::error::Result;
 use crate::id::OperationId;
-use crate::namespace::OwnName;
 use crate::operation::{OperationKind, OperationState};
 use crate::ports::{Catalog, DataKeys, ObjectStore, Target};
 
-use super::swap::swap_back;
+use super::swap::{swap_back, tidy_up};
 
 /// The ports of this step.
 #[derive(Clone, Copy)]
@@ -36,11 +35,5 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         let plan = super::open_restore_plan(ports.store, ports.keys, &operation).await?;
         swap_back(ports.target, id, &plan).await?;
     }
-    for namespace in ports.target.namespaces(&operation.database).await? {
-        if matches!(OwnName::parse(&namespace.name), Some(OwnName::Staging(of, _) | OwnName::Filling(of, _)) if of == id)
-        {
-            ports.target.drop_namespace(&operation.database, &namespace.name).await?;
-        }
-    }
-    Ok(())
+    tidy_up(ports.target, id, &operation.database).await
 }

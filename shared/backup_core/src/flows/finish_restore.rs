@@ -14,7 +14,7 @@ use crate::plan::restore::RestorePlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Target};
 
 use super::restore_chunk::Restoring;
-use super::swap::{swap_back, swap_in, unmark};
+use super::swap::{swap_back, swap_in, tidy_up};
 
 /// How many replaced collections a catalog row names.
 const KEPT_ASIDE_MAX: usize = 100;
@@ -43,7 +43,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         operation = validate_and_swap(ports, &restoring).await?;
     }
     let finished = operation.finished_millis.unwrap_or_else(|| ports.clock.now_millis());
-    unmark(ports.target, id, &operation.database).await?;
+    tidy_up(ports.target, id, &operation.database).await?;
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
     ports.catalog.release_lease(&operation.resource(), id).await
 }
@@ -144,7 +144,8 @@ fn differs(name: &str, what: &str) -> Error {
         .hint("the target may be of another version; nothing was swapped in")
 }
 
-/// The indexes of time series are built on the filled collection: their staging is not a time series.
+/// The indexes of time series are built on the filled collection, because their staging is not a time series. Then the
+/// whole is compared, as it was for the others before the swap.
 async fn index_timeseries(target: &dyn Target, restoring: &Restoring) -> Result<()> {
     for item in restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Timeseries) {
         let entry = restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name);
@@ -152,6 +153,14 @@ async fn index_timeseries(target: &dyn Target, restoring: &Restoring) -> Result<
         if !indexes.is_empty() {
             target.create_indexes(&restoring.plan.database, &item.name, indexes).await?;
         }
+    }
+    let now = target.namespaces(&restoring.plan.database).await?;
+    for entry in
+        restoring.manifest.namespaces.iter().filter(|it| it.namespace.kind == NamespaceKind::Timeseries)
+    {
+        let name = &entry.namespace.name;
+        let found = now.iter().find(|it| it.name == *name).filter(|_| restoring.plan.item(name).is_ok());
+        found.map_or(Ok(()), |found| compare_whole(entry, found))?;
     }
     Ok(())
 }

@@ -178,8 +178,8 @@ async fn stage(
     let database = &operation.database;
     for orphan in live {
         // We hold the lease on this database, so no other restore is alive in it.
-        let own = OwnName::parse(&orphan.name);
-        if matches!(own, Some(OwnName::Staging(id, _) | OwnName::Filling(id, _)) if id != operation.id) {
+        let own = OwnName::parse(&orphan.name).and_then(OwnName::passing);
+        if own.is_some_and(|id| id != operation.id) {
             target.drop_namespace(database, &orphan.name).await?;
         }
     }

@@ -82,10 +82,11 @@ async fn carry_out_all(
     all.buffer_unordered(NAMES_AT_ONCE).fold(Ok(()), async |told, next| told.and(next)).await
 }
 
-/// Takes the marks of filled time series away: from then on they are not ours to drop.
-pub(super) async fn unmark(target: &dyn Target, restore: OperationId, database: &str) -> Result<()> {
+/// Drops what a restore keeps beside the collections it made, but not what was live before. Without their marks, time
+/// series it filled are not its to drop any more.
+pub(super) async fn tidy_up(target: &dyn Target, restore: OperationId, database: &str) -> Result<()> {
     for namespace in target.namespaces(database).await? {
-        if matches!(OwnName::parse(&namespace.name), Some(OwnName::Filling(of, _)) if of == restore) {
+        if OwnName::parse(&namespace.name).and_then(OwnName::passing) == Some(restore) {
             target.drop_namespace(database, &namespace.name).await?;
         }
     }
@@ -100,12 +101,15 @@ async fn carry_out(target: &dyn Target, restore: OperationId, database: &str, st
             create(target, restore, database, (name, options, NamespaceKind::View)).await
         }
         SwapStep::FillTimeseries(filling) => fill(target, restore, database, filling).await,
-        SwapStep::EmptyTimeseries(filling) => {
+        SwapStep::EmptyTimeseries(Filling { name, staging, filled, mark, .. }) => {
             let now = target.namespaces(database).await?;
-            if now.iter().any(|it| it.name == filling.name && it.kind == NamespaceKind::Timeseries) {
-                target.drop_namespace(database, &filling.name).await?;
+            if now.iter().any(|it| it.name == *name && it.kind == NamespaceKind::Timeseries) {
+                target.drop_namespace(database, name).await?;
             }
-            target.drop_namespace(database, &filling.mark).await
+            if now.iter().any(|it| it.name == *filled) {
+                target.rename(database, filled, staging).await?;
+            }
+            target.drop_namespace(database, mark).await
         }
     }
 }
@@ -182,16 +186,17 @@ fn unused_aside(restore: OperationId, now: &[Namespace]) -> String {
     OwnName::Aside(restore, next).to_string()
 }
 
-/// Fills a time-series collection with the validated buckets, proves that they arrived, and drops the staging. Its
-/// expiry comes last, so that nothing expires before it is compared.
+/// Fills a time-series collection with the validated buckets and proves that they arrived. Its expiry comes last, so
+/// that nothing expires before it is compared.
 async fn fill(target: &dyn Target, restore: OperationId, database: &str, filling: &Filling) -> Result<()> {
-    let Filling { name, options, staging, mark } = filling;
+    let Filling { name, options, staging, filled, mark } = filling;
     target.create(database, mark, &rawdoc! {}).await?;
     let without_expiry = without(options, &[EXPIRY])?;
     create(target, restore, database, (name, &without_expiry, NamespaceKind::Timeseries)).await?;
     let now = target.namespaces(database).await?;
     let find = |wanted: &str| now.iter().find(|it| it.name == wanted);
-    let (from, to) = (find(staging), find(name).filter(|it| it.kind == NamespaceKind::Timeseries));
+    let (from, to) =
+        (find(staging).or(find(filled)), find(name).filter(|it| it.kind == NamespaceKind::Timeseries));
     let (Some(from), Some(to)) = (from, to) else {
         return Err(Error::new(
             ErrorKind::Internal,
@@ -213,7 +218,7 @@ async fn fill(target: &dyn Target, restore: OperationId, database: &str, filling
         let expiry = rawdoc! { "expireAfterSeconds": bson::RawBson::from(seconds) };
         target.modify(database, name, &expiry).await?;
     }
-    target.drop_namespace(database, staging).await
+    if from.name == *staging { target.rename(database, staging, filled).await } else { Ok(()) }
 }
 
 fn all_of(database: &str, namespace: &Namespace) -> Result<ChunkRead> {

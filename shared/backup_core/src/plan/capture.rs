@@ -19,7 +19,7 @@ pub fn capture(namespace: &Namespace, major: u32) -> Capture {
     let not = |reason| Capture { label: Label::NotCaptured, reason: Some(reason), documents: false };
     let with = |label, reason| Capture { label, reason, documents: true };
     match (namespace.kind, OwnName::parse(&namespace.name), namespace.name.as_str()) {
-        (_, Some(OwnName::Staging(..) | OwnName::Filling(..)), _) => {
+        (_, Some(OwnName::Staging(..) | OwnName::Filling(..) | OwnName::Filled(..)), _) => {
             not("documents of a restore that has not ended")
         }
         (_, Some(OwnName::Aside(..)), _) => not("kept aside by a restore"),

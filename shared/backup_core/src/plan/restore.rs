@@ -233,6 +233,8 @@ pub struct Filling {
     pub options: RawDocumentBuf,
     /// Where its buckets are.
     pub staging: String,
+    /// Where they go once it is filled: it may still have to be emptied and filled again.
+    pub filled: String,
     /// The name of the mark.
     pub mark: String,
 }
@@ -243,6 +245,7 @@ impl Filling {
             name: item.name.clone(),
             options: item.options.clone(),
             staging: OwnName::Staging(restore, item.number).to_string(),
+            filled: OwnName::Filled(restore, item.number).to_string(),
             mark: OwnName::Filling(restore, item.number).to_string(),
         }
     }
@@ -286,13 +289,13 @@ fn item_steps(restore: OperationId, item: &RestoreItem, here: &Here<'_>) -> Resu
     let is_done = live.is_some_and(|live| match item.kind {
         NamespaceKind::View => live.kind == NamespaceKind::View && same_fields(&live.options, &item.options),
         NamespaceKind::Collection => live.uuid.is_some() && live.uuid == item.staging,
-        // Its staging is dropped after its buckets were proved to be there.
+        // Its staging has another name after its buckets were proved to be there.
         NamespaceKind::Timeseries => live.kind == item.kind && !staged,
     });
     if is_done {
         return Ok(steps);
     }
-    if item.kind != NamespaceKind::View && !staged {
+    if item.kind != NamespaceKind::View && !staged && !here.contains_key(filling.filled.as_str()) {
         return Err(Error::new(
             ErrorKind::ValidationFailed,
             format!("swap in {:?}: its staging vanished", item.name),

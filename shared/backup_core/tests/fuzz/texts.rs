@@ -262,7 +262,12 @@ fn has_one_spelling<T: FromStr<Err = Error> + Display>(text: &str) {
 #[test]
 fn own_names() {
     let id: OperationId = ID.parse().unwrap();
-    let valid = [OwnName::Staging(id, 0), OwnName::Aside(id, u32::MAX), OwnName::Filling(id, 7)];
+    let valid = [
+        OwnName::Staging(id, 0),
+        OwnName::Aside(id, u32::MAX),
+        OwnName::Filling(id, 7),
+        OwnName::Filled(id, 8),
+    ];
     check!().for_each(|input: &[u8]| {
         let mut draw = Draw::new(input);
         let own = valid[usize::from(draw.byte()) % valid.len()];
