@@ -49,12 +49,10 @@ pub(crate) fn a_chunk_is_read_without_any_of_our_code(fixture: &Fixture) {
     let (bucket, id) = (fixture.stack("Bucket"), backup["id"].as_str().unwrap());
     let (object, key) = fixture.run(async {
         let s3 = aws_sdk_s3::Client::new(&fixture.config);
-        let listed = s3.list_objects_v2().bucket(&bucket).prefix("manual/").send().await.unwrap();
-        let path = listed
-            .contents()
-            .iter()
-            .filter_map(|it| it.key())
-            .find(|it| it.contains(&format!("{id}/chunks/")));
+        let pages = s3.list_objects_v2().bucket(&bucket).prefix("manual/").into_paginator().send();
+        let pages = pages.try_collect().await.unwrap();
+        let paths = pages.iter().flat_map(|page| page.contents()).filter_map(|it| it.key());
+        let path = paths.into_iter().find(|it| it.contains(&format!("{id}/chunks/")));
         let got = s3.get_object().bucket(&bucket).key(path.unwrap()).send().await.unwrap();
         let object = got.body.collect().await.unwrap().into_bytes();
         assert_eq!(object[..8], *b"NIGHTSAF");

@@ -120,9 +120,13 @@ impl<'a> Trial<'a> {
         self.drive(OperationKind::Restore, restore).await;
         check_restored(self.chain, &manifest, database).await;
         for (which, faults) in &self.failed {
-            // A command of an earlier run that was still on its way may have taken one of them.
-            assert!(faults + 1 >= self.faults.len(), "{which:?} failed by {faults} faults only");
+            // One may have struck a command of an earlier run that was still on its way.
+            let all_but_one = faults + 1 >= self.faults.len();
+            assert!(all_but_one || *faults == 0, "{which:?} failed by {faults} faults only");
         }
+        // A chunk that the writer made smaller is read in one batch, so that nothing more is asked for.
+        let asked = self.failed.values().filter(|faults| **faults > 0).count();
+        assert!(asked + 2 >= self.failed.len(), "{asked} of {} commands failed", self.failed.len());
     }
 
     async fn drive(&mut self, kind: OperationKind, id: OperationId) {

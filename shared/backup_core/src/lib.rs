@@ -4,6 +4,7 @@
 //! `flows -> ports -> pure parts`. A flow is one pipeline step; its parameters are its permissions.
 
 pub mod alert;
+pub mod at_once;
 pub mod audit;
 pub mod bson;
 pub mod compress;

@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use backup_core::at_once::at_once;
 use backup_core::id::CollectionUuid;
 use backup_core::namespace::{Namespace, NamespaceKind};
 use backup_core::{Error, ErrorKind, Result};
 use bson::{Binary, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc, spec::BinarySubtype};
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::connection::{Cluster, each_row};
 use crate::error::{code, code_of, told};
@@ -63,17 +63,13 @@ async fn describe(cluster: &Cluster, database: &str, listed: Vec<Namespace>) -> 
     let wanted = listed.into_iter().filter(|it| {
         it.name != "system.views" && !it.name.strip_prefix(BUCKETS).is_some_and(|name| series.contains(name))
     });
-    let described = stream::iter(wanted).map(|mut namespace| {
+    let described = wanted.map(|mut namespace| {
         if namespace.kind == NamespaceKind::Timeseries {
             namespace.uuid = buckets.get(&namespace.name).copied();
         }
         with_indexes(cluster, database, namespace)
     });
-    described
-        .buffer_unordered(LISTS_AT_ONCE)
-        .try_filter_map(async |namespace| Ok(namespace))
-        .try_collect()
-        .await
+    Ok(at_once(LISTS_AT_ONCE, described).await?.into_iter().flatten().collect())
 }
 
 async fn list_collections(cluster: &Cluster, database: &str) -> Result<Vec<Namespace>> {

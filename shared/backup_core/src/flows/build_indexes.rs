@@ -1,7 +1,6 @@
 //! `build-indexes`: builds every index on the staging collections, once all documents are in. Expiry comes later.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-
+use crate::at_once::at_once;
 use crate::error::Result;
 use crate::format::ManifestNamespace;
 use crate::id::OperationId;
@@ -33,8 +32,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let ordinary = restoring.plan.items.iter().filter(|item| item.kind == NamespaceKind::Collection);
     let entries = ordinary
         .filter_map(|item| restoring.manifest.namespaces.iter().find(|it| it.namespace.name == item.name));
-    let builds = stream::iter(entries).map(|entry| build(ports.target, restoring, entry));
-    builds.buffer_unordered(COLLECTIONS_AT_ONCE).try_collect().await
+    at_once(COLLECTIONS_AT_ONCE, entries.map(|entry| build(ports.target, restoring, entry))).await.map(|_| ())
 }
 
 /// Builds the indexes of one staging collection; those that exist are left as they are.

@@ -1,10 +1,10 @@
 //! `plan-restore`: finds the backup, says what will happen, and, unless only a plan was asked for, takes the lease
 //! on the target's database and creates the staging collections.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alert;
+use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Manifest, ObjectContext, ObjectKey, ObjectKind, WorkItem, seal_json, write_work_items};
 use crate::id::OperationId;
@@ -191,7 +191,7 @@ async fn stage(
         target.create(database, &staging(item.number), &creation_options(&entry.namespace)?).await
     };
     let staged = plan.items.iter().filter(|item| item.kind != NamespaceKind::View);
-    stream::iter(staged).map(create).buffer_unordered(CREATED_AT_ONCE).try_collect::<()>().await?;
+    at_once(CREATED_AT_ONCE, staged.map(create)).await?;
     // A view is defined when it is swapped in. Whether the server takes it, and we may, is asked while what is live is
     // still there.
     for item in plan.items.iter().filter(|item| item.kind == NamespaceKind::View) {

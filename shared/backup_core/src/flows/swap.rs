@@ -4,11 +4,9 @@
 //! new collection under it. Such an intruder is moved aside too; only if writers win that race several times is it
 //! replaced in one atomic step, so that a swap always ends in one of its two states.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use bson::{RawDocumentBuf, rawdoc};
-use futures_util::{StreamExt, stream};
 
+use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
@@ -51,8 +49,9 @@ pub(super) async fn swap_back(target: &dyn Target, restore: OperationId, plan: &
         }
         told
     };
-    let all = stream::iter(swap_back_steps(restore, plan, &now)).map(bring_back);
-    all.buffer_unordered(NAMES_AT_ONCE).fold(Ok(()), async |told, next| told.and(next)).await
+    let all =
+        swap_back_steps(restore, plan, &now).into_iter().map(|steps| async { Ok(bring_back(steps).await) });
+    at_once(NAMES_AT_ONCE, all).await?.into_iter().collect()
 }
 
 /// Carries the steps out until one fails. What has begun is waited for: a rename that is still on its way must not
@@ -63,23 +62,18 @@ async fn carry_out_all(
     database: &str,
     all: Vec<NameSteps>,
 ) -> Result<()> {
-    let failed = &AtomicBool::new(false);
     let swap = async |steps: NameSteps| {
         for step in steps {
-            if failed.load(Ordering::Relaxed) {
-                return Ok(());
-            }
             match carry_out(target, restore, database, &step).await {
                 Err(why) if matches!(why.kind(), ErrorKind::Conflict | ErrorKind::SnapshotLost) => {
                     return Ok(());
                 }
-                done => done.inspect_err(|_| failed.store(true, Ordering::Relaxed))?,
+                done => done?,
             }
         }
         Ok(())
     };
-    let all = stream::iter(all).map(swap);
-    all.buffer_unordered(NAMES_AT_ONCE).fold(Ok(()), async |told, next| told.and(next)).await
+    at_once(NAMES_AT_ONCE, all.into_iter().map(swap)).await.map(|_| ())
 }
 
 /// Drops what a restore keeps beside the collections it made, but not what was live before. Without their marks, time
