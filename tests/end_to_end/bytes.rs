@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use backup_core::seal::{self, MessageKey};
 use bson::RawDocument;
 
@@ -51,7 +52,7 @@ pub(crate) fn a_chunk_is_read_without_any_of_our_code(fixture: &Fixture) {
         let s3 = aws_sdk_s3::Client::new(&fixture.config);
         let pages = s3.list_objects_v2().bucket(&bucket).prefix("manual/").into_paginator().send();
         let pages = pages.try_collect().await.unwrap();
-        let paths = pages.iter().flat_map(|page| page.contents()).filter_map(|it| it.key());
+        let paths = pages.iter().flat_map(ListObjectsV2Output::contents).filter_map(|it| it.key());
         let path = paths.into_iter().find(|it| it.contains(&format!("{id}/chunks/")));
         let got = s3.get_object().bucket(&bucket).key(path.unwrap()).send().await.unwrap();
         let object = got.body.collect().await.unwrap().into_bytes();

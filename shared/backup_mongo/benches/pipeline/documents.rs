@@ -61,7 +61,7 @@ fn lead(n: i64, document_bytes: usize) -> RawDocumentBuf {
         "created": bson::DateTime::from_millis(1_793_491_200_000 + n * 977),
         "tags": [numbers.word(), numbers.word()], "address": { "city": numbers.word(), "zip": n % 100_000 },
         "history": [{ "state": "new", "by": numbers.word() }, { "state": "contacted", "at": n * 31 }],
-        "notes": numbers.sentence(document_bytes.saturating_sub(450)),
+        "notes": numbers.sentence(document_bytes.saturating_sub(340)),
     };
     RawDocumentBuf::try_from(&document).unwrap()
 }
