@@ -41,7 +41,7 @@ pub fn ranges(sampled: &[Sampled], parts: u32) -> Vec<IdRange> {
     for Sampled { id, bytes } in sampled {
         // The server sorted the sample, and an `_id` occurs once, so equal neighbours are the same document.
         if before * u128::from(parts) >= all * part
-            && before > 0
+            && (1..all).contains(&before)
             && id.may_bound_a_range()
             && bounds.last() != Some(&id)
         {
