@@ -3,9 +3,13 @@
 //! Repeated or doubled, it inserts the same documents, and those that are there are skipped; whether staging is
 //! right in the end is what [`super::validate_chunk`] decides.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
     EvidenceKey, Manifest, ManifestChunk, ManifestNamespace, ObjectKey, Opened, VerifiedChunks, WorkItem,
@@ -139,27 +143,37 @@ async fn insert_chunk(
     }
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     let receiver = Mutex::new(receiver);
-    let read = async move {
+    let mut read = pin!(async move {
         let place = restoring.backup.backup_place()?;
         let which = (&restoring.manifest, namespace, chunk);
-        read_chunk(ports.store, ports.keys, place, which, Hashing::Later, |batch| {
+        let done = read_chunk(ports.store, ports.keys, place, which, Hashing::Later, |batch| {
             let sender = sender.clone();
             async move {
                 let _ = sender.send(batch).await; // a writer that failed tells why itself
                 Ok(())
             }
         })
-        .await
-    };
-    let write = || async {
-        loop {
-            let batch = receiver.lock().await.recv().await;
-            match batch {
-                Some(batch) => insert(batch).await?,
-                None => return Ok(()),
+        .await;
+        drop(sender); // ends the writers
+        done
+    });
+    let failed = &AtomicBool::new(false);
+    let write = async || loop {
+        let batch = receiver.lock().await.recv().await;
+        match batch {
+            Some(batch) if !failed.load(Ordering::Relaxed) => {
+                insert(batch).await.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             }
+            _ => return Ok(()),
         }
     };
-    let writing = futures_util::future::try_join_all((0..writers).map(|_| write()));
-    tokio::try_join!(read, writing).map(|_| ())
+    let mut writing = pin!(at_once(writers, (0..writers).map(|_| write())));
+    tokio::select! {
+        biased;
+        done = &mut read => {
+            let written = writing.await; // no insert is left on its way
+            done.and(written.map(|_| ()))
+        }
+        written = &mut writing => written.map(|_| ()), // before the reader only if one failed
+    }
 }
