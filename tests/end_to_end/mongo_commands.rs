@@ -120,9 +120,9 @@ impl<'a> Trial<'a> {
         self.drive(OperationKind::Restore, restore).await;
         check_restored(self.chain, &manifest, database).await;
         for (which, faults) in &self.failed {
-            // Some may have struck commands of an earlier run: those of several writers are on their way at once.
-            let most = 2 * faults >= self.faults.len();
-            assert!(most || *faults == 0, "{which:?} failed by {faults} faults only");
+            // One may have struck a read of an earlier run that was still on its way.
+            let all_but_one = faults + 1 >= self.faults.len();
+            assert!(all_but_one || *faults == 0, "{which:?} failed by {faults} faults only");
         }
         // A chunk that the writer made smaller is read in one batch, so that nothing more is asked for.
         let asked = self.failed.values().filter(|faults| **faults > 0).count();
