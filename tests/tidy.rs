@@ -75,11 +75,11 @@ fn no_module_is_a_drawer() {
 fn a_step_has_one_word() {
     let template = fs::read_to_string(root().join("infra/template.yaml")).unwrap();
     let main = fs::read_to_string(root().join("functions/lambdas/src/main.rs")).unwrap();
-    let machines = ["protect", "restore"]
+    let machines = ["protect", "synthesize", "restore"]
         .map(|name| fs::read_to_string(root().join(format!("infra/statemachines/{name}.asl.json"))).unwrap());
     let steps: Vec<&str> =
         template.lines().filter_map(|line| line.trim().strip_prefix("Handler: ")).collect();
-    assert_eq!(steps.len(), 12);
+    assert_eq!(steps.len(), 18);
     for step in steps {
         let file = step.replace('-', "_");
         assert!(root().join(format!("functions/lambdas/src/{file}.rs")).exists(), "{step} has no file");

@@ -203,7 +203,7 @@ pub(crate) fn a_conditional_write_whose_answer_is_lost_counts_once(fixture: &Fix
     let (microburst, mut row) = (Microburst::start(fixture), request());
     let sdk = Sdk::from_config(fixture.config.to_builder().endpoint_url(microburst.endpoint()).build());
     let (rows, trail) = (fixture.stack("CatalogTable"), fixture.stack("AuditTable"));
-    let catalog = DynamoCatalog::new(&sdk, rows, trail, row.source.clone());
+    let catalog = DynamoCatalog::new(&sdk, rows, trail, row.source);
     let lose = Losing { fixture, microburst: &microburst };
     begin_once(&lose, &catalog, &mut row);
     end_once(&lose, &catalog, &mut row);
@@ -244,14 +244,7 @@ fn end_once(lose: &Losing<'_>, catalog: &DynamoCatalog, row: &mut Operation) {
 }
 
 fn request() -> Operation {
-    let detail = BackupDetail {
-        trigger: Trigger::Manual,
-        force: false,
-        cluster_time: None,
-        consistency: None,
-        manifest_sha256: None,
-        lost: 0,
-    };
+    let detail = BackupDetail::requested(Trigger::Manual, false);
     let id = OperationId::generate(SystemClock::without_deadline().now_millis()).unwrap();
     let (source, database) = ("lost".parse().unwrap(), DATABASE.to_owned());
     Operation::requested(id, source, database, Vec::new(), "ana".into(), Detail::Backup(detail))

@@ -131,7 +131,7 @@ impl Forger<'_> {
     /// A backup whose manifest decompresses to this.
     fn manifest(&self, zstd: &[u8]) -> OperationId {
         let id = fresh_id();
-        let context = ObjectContext::of_operation(ObjectKind::Manifest, self.template.source.clone(), id);
+        let context = ObjectContext::of_operation(ObjectKind::Manifest, self.template.source, id);
         let object = self.sealed(&context, zstd);
         self.put(ObjectKey::Manifest(place(id)), object);
         self.list(id);
@@ -151,7 +151,7 @@ impl Forger<'_> {
         let stored_bytes = u64::try_from(object.len()).unwrap();
         *stored = Captured { attempt, bson_bytes, stored_bytes, ..stored.clone() };
         self.put(ObjectKey::Chunk(place(id), 0, attempt), object);
-        let context = ObjectContext::of_operation(ObjectKind::Manifest, manifest.source.clone(), id);
+        let context = ObjectContext::of_operation(ObjectKind::Manifest, manifest.source, id);
         let keys = &self.scene.pipeline.keys;
         let sealed = self.scene.fixture.run(seal_json(keys, context, &manifest)).unwrap();
         self.put(ObjectKey::Manifest(place(id)), sealed);
@@ -174,12 +174,9 @@ impl Forger<'_> {
     /// Adds the row of a backup that was verified, without the manifest's checksum: then none is compared.
     fn list(&self, id: OperationId) {
         let detail = BackupDetail {
-            trigger: Trigger::Manual,
-            force: false,
             cluster_time: Some(self.template.cluster_time),
             consistency: Some(self.template.consistency),
-            manifest_sha256: None,
-            lost: 0,
+            ..BackupDetail::requested(Trigger::Manual, false)
         };
         let Manifest { source, database, .. } = self.template.clone();
         let requested = Operation::requested(

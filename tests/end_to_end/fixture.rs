@@ -27,7 +27,8 @@ impl Fixture {
         let runtime = Runtime::new()?;
         let directory = tempfile::tempdir()?;
         // Small chunks, so that a modest collection has many.
-        let options = CloudOptions { history_seconds: 3600, chunk_target_bytes: 256 * 1024 };
+        let options =
+            CloudOptions { history_seconds: 3600, chunk_target_bytes: 256 * 1024, ..CloudOptions::default() };
         let cloud = runtime.block_on(Cloud::start(directory.path(), &options, |_| {}))?;
         let client = runtime.block_on(Client::with_uri_str(cloud.users().administrator))?;
         let config = runtime.block_on(cloud.sdk_config());

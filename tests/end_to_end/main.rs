@@ -18,12 +18,15 @@ mod corpus;
 mod exactness;
 mod failures;
 mod fixture;
+mod following;
 mod hostile_events;
 mod microburst;
 mod mongo_commands;
 mod mongo_faults;
 mod numbers;
 mod old_server;
+mod oracle;
+mod order;
 mod pipeline;
 mod ports;
 mod privileges;
@@ -42,10 +45,24 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 51] = [
+const TESTS: [Test; 56] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
+    ("ports::the_timeline_keeps_its_contract", ports::the_timeline_keeps_its_contract),
+    ("order::ids_sort_as_the_server_sorts_them", order::ids_sort_as_the_server_sorts_them),
+    (
+        "following::changes_come_in_order_and_go_on_where_they_were",
+        following::changes_come_in_order_and_go_on_where_they_were,
+    ),
+    (
+        "following::an_instant_to_come_and_a_lost_one_are_told",
+        following::an_instant_to_come_and_a_lost_one_are_told,
+    ),
+    (
+        "oracle::every_restored_instant_is_a_snapshot_read_at_it",
+        oracle::every_restored_instant_is_a_snapshot_read_at_it,
+    ),
     ("ports::ranges_cover_every_id_of_every_type_once", ports::ranges_cover_every_id_of_every_type_once),
     (
         "ports::chunks_are_even_however_ids_and_sizes_are_spread",

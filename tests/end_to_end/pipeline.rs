@@ -95,7 +95,7 @@ impl<'a> Pipeline<'a> {
             bootstrap: fixture.bootstrap(),
             functions,
             relayed,
-            catalog: DynamoCatalog::new(&sdk, rows, audit, source.clone()),
+            catalog: DynamoCatalog::new(&sdk, rows, audit, source),
             store: S3ObjectStore::new(&sdk, bucket.clone()),
             keys: KmsDataKeys::new(&sdk, fixture.stack("Key")),
             s3: aws_sdk_s3::Client::new(&fixture.config),
@@ -108,26 +108,13 @@ impl<'a> Pipeline<'a> {
 
     /// Asks for a backup of the whole database, as `./backup.sh` does.
     pub(crate) fn request_backup(&self, database: &str) -> OperationId {
-        let detail = BackupDetail {
-            trigger: Trigger::Manual,
-            force: false,
-            cluster_time: None,
-            consistency: None,
-            manifest_sha256: None,
-            lost: 0,
-        };
+        let detail = BackupDetail::requested(Trigger::Manual, false);
         self.request(database, Detail::Backup(detail))
     }
 
     /// Asks for a restore of the whole database from its newest backup, as `./restore.sh --full --yes` does.
     pub(crate) fn request_restore(&self, database: &str) -> OperationId {
-        let detail = RestoreDetail {
-            backup: None,
-            full: true,
-            may_replace: true,
-            dry_run: false,
-            kept_aside: Vec::new(),
-        };
+        let detail = RestoreDetail { may_replace: true, ..RestoreDetail::requested(true) };
         self.request(database, Detail::Restore(detail))
     }
 
@@ -135,7 +122,7 @@ impl<'a> Pipeline<'a> {
         let id = fresh_id();
         self.fixture.run(async {
             let user = self.fixture.sdk().caller().await.unwrap();
-            let (source, database) = (self.source.clone(), database.to_owned());
+            let (source, database) = (self.source, database.to_owned());
             let operation = Operation::requested(id, source, database, Vec::new(), user, detail);
             self.catalog.create_operation(&operation).await.unwrap();
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backup_aws::{DynamoCatalog, KmsDataKeys, S3ObjectStore};
+use backup_aws::{DynamoCatalog, DynamoTimeline, KmsDataKeys, S3ObjectStore};
 use backup_core::bson::{IdRange, IdValue, check_coverage, split_documents};
 use backup_core::error::ErrorKind;
 use backup_core::id::{ClusterTime, CollectionUuid};
@@ -36,6 +36,14 @@ pub(crate) fn the_catalog_keeps_its_contract(fixture: &Fixture) {
         contract::catalog_rows(&catalog).await;
         contract::catalog_leases(&catalog).await;
         contract::catalog_audit(&catalog).await;
+    });
+}
+
+pub(crate) fn the_timeline_keeps_its_contract(fixture: &Fixture) {
+    let rows = fixture.stack("CatalogTable");
+    fixture.run(async {
+        let source = "contract".parse().unwrap();
+        contract::timeline(&DynamoTimeline::new(&fixture.sdk(), rows, source)).await;
     });
 }
 

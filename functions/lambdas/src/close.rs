@@ -11,8 +11,16 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
         .on_operation(OperationKind::Backup, event, async |operation| {
             let environment = invocation.environment;
             let (store, keys, catalog) = (environment.store()?, environment.keys()?, environment.catalog()?);
-            run(Ports { store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock }, operation)
-                .await?;
+            let (timeline, alerts) = (environment.timeline()?, environment.alerts()?);
+            let ports = Ports {
+                store: &store,
+                keys: &keys,
+                catalog: &catalog,
+                timeline: &timeline,
+                alerts: &alerts,
+                clock: &invocation.clock,
+            };
+            run(ports, operation).await?;
             Ok(Value::Null)
         })
         .await

@@ -24,6 +24,14 @@ pub(crate) struct ItemEvent {
     pub(crate) item: WorkItem,
 }
 
+/// For steps that a schedule calls, which tells them nothing, or a backup that waits for them.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScheduleEvent {
+    #[serde(default)]
+    pub(crate) operation: Option<OperationId>,
+}
+
 /// For `raise-alert`, from a state machine that caught an error.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +75,10 @@ mod tests {
         for step in [
             "trigger-backup",
             "seal-backup",
+            "plan-proof",
             "close",
+            "plan-synthesis",
+            "seal-synthesis",
             "plan-restore",
             "build-indexes",
             "finish-restore",
@@ -75,9 +86,12 @@ mod tests {
         ] {
             parse::<OperationEvent>(sample(step)).unwrap_or_else(|why| panic!("{step}: {why}"));
         }
-        for step in ["dump-chunk", "verify-checksums", "restore-chunk", "validate-chunk"] {
+        for step in
+            ["dump-chunk", "verify-checksums", "prove-chunk", "fold-chunk", "restore-chunk", "validate-chunk"]
+        {
             parse::<ItemEvent>(sample(step)).unwrap_or_else(|why| panic!("{step}: {why}"));
         }
+        parse::<ScheduleEvent>(sample("capture-log")).unwrap();
         parse::<CaughtEvent>(sample("raise-alert")).unwrap();
         let ended = from_event_bridge(sample("raise-alert-by-rule")).unwrap().unwrap();
         assert_eq!((ended.kind, ended.caught.error.as_str()), (OperationKind::Restore, "TIMED_OUT"));
@@ -107,12 +121,20 @@ mod tests {
         {
             assert!(parse::<ItemEvent>(json!({ "operation": id, "item": item })).is_err(), "{item}");
         }
+        for event in [json!(null), json!([id]), json!({ "operation": id }), sample("raise-alert-by-rule")] {
+            assert_eq!(
+                parse::<ScheduleEvent>(event.clone()).unwrap_err().kind(),
+                ErrorKind::Invalid,
+                "{event}"
+            );
+        }
     }
 
     /// Fuzzed like the decoders of `backup_core`. The runtime has parsed the JSON before.
     #[test]
     fn any_event_is_read_whole_or_refused_discreetly() {
-        let samples = ["close", "dump-chunk", "raise-alert", "raise-alert-by-rule"].map(sample);
+        let steps = ["close", "dump-chunk", "capture-log", "raise-alert", "raise-alert-by-rule"];
+        let samples = steps.map(sample);
         bolero::check!().for_each(|input: &[u8]| {
             let mut draw = Draw::new(input);
             let valid = &samples[usize::from(draw.byte()) % samples.len()];
@@ -123,6 +145,11 @@ mod tests {
             }
             if let Some(ItemEvent { operation, item }) = read(&event, parse) {
                 assert!(is_nothing_but(&event, &json!({ "operation": operation, "item": item })));
+            }
+            if let Some(ScheduleEvent { operation }) = read(&event, parse) {
+                let told = operation.map_or(json!({}), |id| json!({ "operation": id }));
+                let is_none = event == json!({ "operation": null });
+                assert!(is_none || is_nothing_but(&event, &told));
             }
             if let Some(CaughtEvent { kind, operation, .. }) = read(&event, parse) {
                 let caught = &event["caught"];

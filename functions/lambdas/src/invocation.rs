@@ -14,7 +14,7 @@ use serde_json::Value;
 use tracing_subscriber::EnvFilter;
 
 use crate::environment::Environment;
-use crate::events::{ItemEvent, OperationEvent, parse};
+use crate::events::{ItemEvent, OperationEvent, ScheduleEvent, parse};
 
 /// One invocation of a step.
 pub(crate) struct Invocation<'a> {
@@ -55,6 +55,23 @@ impl<'a> Invocation<'a> {
     ) -> Result<Value, StepError> {
         let ItemEvent { operation, item } = parse(event)?;
         self.ended(kind, operation, work(operation, item).await.map(|()| Value::Null))
+    }
+
+    /// Parses the event of a step that a schedule calls, and does the work. It belongs to no operation, so that its
+    /// failure is noted in no row.
+    pub(crate) async fn on_schedule(
+        &self,
+        event: Value,
+        work: impl AsyncFnOnce() -> Result<(), Error>,
+    ) -> Result<Value, StepError> {
+        let ScheduleEvent { operation } = parse(event)?;
+        let done = work().await.map(|()| Value::Null);
+        if let Some(id) = operation {
+            return self.ended(OperationKind::Backup, id, done);
+        }
+        let done = done?;
+        tracing::info!(step = self.step, "the step succeeded");
+        Ok(done)
     }
 
     fn ended(

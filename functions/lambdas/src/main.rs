@@ -3,16 +3,22 @@
 
 mod abandon_restore;
 mod build_indexes;
+mod capture_log;
 mod close;
 mod dump_chunk;
 mod environment;
 mod events;
 mod finish_restore;
+mod fold_chunk;
 mod invocation;
+mod plan_proof;
 mod plan_restore;
+mod plan_synthesis;
+mod prove_chunk;
 mod raise_alert;
 mod restore_chunk;
 mod seal_backup;
+mod seal_synthesis;
 mod trigger_backup;
 mod validate_chunk;
 mod verify_checksums;
@@ -49,7 +55,13 @@ async fn run(step: &str, invocation: &Invocation<'_>, event: Value) -> Result<Va
         "validate-chunk" => validate_chunk::handle(invocation, event).await,
         "finish-restore" => finish_restore::handle(invocation, event).await,
         "abandon-restore" => abandon_restore::handle(invocation, event).await,
+        "plan-proof" => plan_proof::handle(invocation, event).await,
+        "prove-chunk" => prove_chunk::handle(invocation, event).await,
+        "plan-synthesis" => plan_synthesis::handle(invocation, event).await,
+        "fold-chunk" => fold_chunk::handle(invocation, event).await,
+        "seal-synthesis" => seal_synthesis::handle(invocation, event).await,
         "raise-alert" => raise_alert::handle(invocation, event).await,
+        "capture-log" => capture_log::handle(invocation, event).await,
         other => Err(StepError::unknown_step(other)),
     }
 }

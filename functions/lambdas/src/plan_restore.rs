@@ -12,14 +12,15 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
         .on_operation(OperationKind::Restore, event, async |operation| {
             let environment = invocation.environment;
             let (target, store) = (environment.target().await?, environment.store()?);
-            let (keys, catalog, alerts) =
-                (environment.keys()?, environment.catalog()?, environment.alerts()?);
+            let (keys, catalog) = (environment.keys()?, environment.catalog()?);
+            let (timeline, alerts) = (environment.timeline()?, environment.alerts()?);
             let clock = &invocation.clock;
             let ports = Ports {
                 target: &target,
                 store: &store,
                 keys: &keys,
                 catalog: &catalog,
+                timeline: &timeline,
                 alerts: &alerts,
                 clock,
             };

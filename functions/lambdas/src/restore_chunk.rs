@@ -12,12 +12,14 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
         .on_item(OperationKind::Restore, event, async |operation, item| {
             let environment = invocation.environment;
             let (target, store) = (environment.target().await?, environment.store()?);
-            let (keys, catalog) = (environment.keys()?, environment.catalog()?);
+            let (keys, catalog, timeline) =
+                (environment.keys()?, environment.catalog()?, environment.timeline()?);
             let ports = Ports {
                 target: &target,
                 store: &store,
                 keys: &keys,
                 catalog: &catalog,
+                timeline: &timeline,
                 clock: &invocation.clock,
             };
             run(ports, &Environment::settings()?, operation, item).await

@@ -12,12 +12,14 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
         .on_operation(OperationKind::Backup, event, async |operation| {
             let environment = invocation.environment;
             let (source, store) = (environment.source().await?, environment.store()?);
-            let (keys, catalog) = (environment.keys()?, environment.catalog()?);
+            let (keys, catalog, timeline) =
+                (environment.keys()?, environment.catalog()?, environment.timeline()?);
             let ports = Ports {
                 source: &source,
                 store: &store,
                 keys: &keys,
                 catalog: &catalog,
+                timeline: &timeline,
                 clock: &invocation.clock,
             };
             let triggered = run(ports, &Environment::settings()?, operation).await?;

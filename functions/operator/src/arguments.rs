@@ -1,6 +1,8 @@
 //! What the command line takes.
 
+use backup_core::Error;
 use backup_core::id::OperationId;
+use backup_core::operation::RestoreTime;
 use clap::{Args, Parser, Subcommand};
 
 /// Backup and restore for MongoDB, without a server.
@@ -29,6 +31,14 @@ pub(crate) enum Command {
     Backup(BackupArguments),
     /// Restore a database, or some of its collections.
     Restore(RestoreArguments),
+    /// List the times that databases can be restored to, and the gaps between them.
+    Windows(WindowsArguments),
+    /// Fold the newest backup of a database and what happened since into a new backup, without touching the database.
+    Synthesize(SynthesizeArguments),
+    /// Show one document as it was at a time.
+    Get(GetArguments),
+    /// Show the versions of one document, with their times.
+    History(HistoryArguments),
     /// List backups and restores, newest first.
     List(LimitArguments),
     /// Show one backup or restore in full.
@@ -57,12 +67,16 @@ pub(crate) struct RestoreArguments {
     /// The database.
     #[arg(short = 'd', long)]
     pub(crate) database: String,
-    /// The whole database, as it was: what is live but not in the backup is moved aside.
-    #[arg(long, required_unless_present = "collections", conflicts_with = "collections")]
+    /// The whole database, as it was: what is live but was not there is moved aside.
+    #[arg(long, required_unless_present_any = ["collections", "time"], conflicts_with = "collections")]
     pub(crate) full: bool,
     /// Only these collections, separated by commas; the rest of the database is left as it is.
     #[arg(short = 'c', long, value_delimiter = ',')]
     pub(crate) collections: Vec<String>,
+    /// The time to restore to: "YYYY-MM-DD HH:MM:SS" (UTC, with the whole second), SECONDS,ORDINAL (a cluster time), or
+    /// latest. The whole database, unless collections are named.
+    #[arg(short = 't', long, value_parser = restore_time, conflicts_with = "backup")]
+    pub(crate) time: Option<RestoreTime>,
     /// The backup to restore; else the newest verified one.
     #[arg(long)]
     pub(crate) backup: Option<OperationId>,
@@ -72,6 +86,54 @@ pub(crate) struct RestoreArguments {
     /// Replace live collections without asking.
     #[arg(long)]
     pub(crate) yes: bool,
+}
+
+impl RestoreArguments {
+    /// Whether the whole database is wanted.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.full || self.collections.is_empty()
+    }
+}
+
+/// With what can be written, which a parser's error would not tell.
+fn restore_time(text: &str) -> Result<RestoreTime, String> {
+    text.parse().map_err(|why: Error| format!("{why}: {}", why.hint_text().unwrap_or_default()))
+}
+
+#[derive(Args)]
+pub(crate) struct WindowsArguments {
+    /// Only this database.
+    #[arg(short = 'd', long)]
+    pub(crate) database: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct GetArguments {
+    /// The collection, as DATABASE.COLLECTION.
+    pub(crate) namespace: String,
+    /// The document's `_id`: Extended JSON, the digits of an ObjectId, or plain text.
+    pub(crate) id: String,
+    /// The time: as `restore -t` takes it.
+    #[arg(long, value_parser = restore_time, default_value = "latest")]
+    pub(crate) at: RestoreTime,
+}
+
+#[derive(Args)]
+pub(crate) struct HistoryArguments {
+    /// The collection, as DATABASE.COLLECTION.
+    pub(crate) namespace: String,
+    /// The document's `_id`: Extended JSON, the digits of an ObjectId, or plain text.
+    pub(crate) id: String,
+    /// Up to this time, in whose window it is looked: as `restore -t` takes it.
+    #[arg(long, value_parser = restore_time, default_value = "latest")]
+    pub(crate) until: RestoreTime,
+}
+
+#[derive(Args)]
+pub(crate) struct SynthesizeArguments {
+    /// The database.
+    #[arg(short = 'd', long)]
+    pub(crate) database: String,
 }
 
 #[derive(Args)]
@@ -91,10 +153,18 @@ pub(crate) struct ShowArguments {
 mod tests {
     use super::*;
 
+    /// As a shell takes it: what stands in quotes is one word.
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        let words = line.split('"').enumerate().flat_map(|(place, part)| {
+            if place % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
+        });
+        Arguments::try_parse_from(words)
+    }
+
     #[test]
     fn the_commands_of_the_procedures_are_understood() {
         let check = |line: &str, good: bool| {
-            let parsed = Arguments::try_parse_from(line.split(' '));
+            let parsed = parse(line);
             assert_eq!(parsed.is_ok(), good, "{line}: {:?}", parsed.err().map(|why| why.to_string()));
         };
         check("nightsafe backup -d crm", true);
@@ -103,9 +173,42 @@ mod tests {
         check("nightsafe restore -d crm --full", true);
         check("nightsafe restore -d crm -c leads,messages", true);
         check("nightsafe restore -d crm --full --dry-run --json", true);
+        check("nightsafe restore -d crm -t \"2026-11-22 02:00:00\"", true);
+        check("nightsafe restore -d crm --full -t latest", true);
+        check("nightsafe restore -d crm -c leads --time 1795312807,3", true);
+        check("nightsafe windows", true);
+        check("nightsafe windows -d crm --json", true);
         check("nightsafe restore -d crm", false);
         check("nightsafe restore -d crm --full -c leads", false);
+        check("nightsafe restore -d crm -t latest --backup 01KAMW1V2Q3R4S5T6V7W8X9YZA", false);
+        check("nightsafe restore -d crm -t 2026-11-22", false);
+        check("nightsafe restore -d crm -t \"2026-11-22 02:00:00\" --full -c leads", false);
         check("nightsafe backup", false);
         check("nightsafe show nothing", false);
+    }
+
+    #[test]
+    fn a_time_is_for_the_whole_database_unless_collections_are_named() {
+        let check = |line: &str, time: RestoreTime, whole: bool| {
+            let Ok(Arguments { command: Command::Restore(wanted), .. }) = parse(line) else {
+                panic!("{line}: no restore")
+            };
+            assert_eq!((wanted.time, wanted.is_whole()), (Some(time), whole), "{line}");
+        };
+        let at = |text: &str| RestoreTime::At(text.parse().unwrap());
+        check("nightsafe restore -d crm -t latest", RestoreTime::Latest, true);
+        check("nightsafe restore -d crm -t latest --full", RestoreTime::Latest, true);
+        check("nightsafe restore -d crm -t 1795312807,3 -c leads", at("1795312807,3"), false);
+        check("nightsafe restore -d crm -t \"2026-11-22 02:00:07\"", at("1795312807,4294967295"), true);
+        check("nightsafe restore -d crm -t 2026-11-22T02:00:07Z", at("1795312807,4294967295"), true);
+    }
+
+    #[test]
+    fn a_wrong_time_is_told_with_the_right_forms() {
+        let why = parse("nightsafe restore -d crm -t yesterday").err().map(|why| why.to_string());
+        let why = why.unwrap_or_default();
+        for form in ["YYYY-MM-DD HH:MM:SS", "SECONDS,ORDINAL", "latest"] {
+            assert!(why.contains(form), "{form} in {why}");
+        }
     }
 }

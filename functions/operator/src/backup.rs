@@ -1,28 +1,30 @@
-//! `nightsafe backup`.
+//! `nightsafe backup` and `nightsafe synthesize`.
 
 use backup_core::flows::open_manifest;
 use backup_core::namespace::Label;
 use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, Trigger};
 use backup_core::{Error, ErrorKind, Result};
 
-use crate::arguments::BackupArguments;
+use crate::arguments::{BackupArguments, SynthesizeArguments};
 use crate::follow::follow;
 use crate::output;
-use crate::session::{Machine, Session};
+use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, wanted: &BackupArguments) -> Result<()> {
-    let detail = Detail::Backup(BackupDetail {
-        trigger: Trigger::Manual,
-        force: wanted.force,
-        cluster_time: None,
-        consistency: None,
-        manifest_sha256: None,
-        lost: 0,
-    });
-    let (id, execution) =
-        session.start(Machine::Protect, &wanted.database, &wanted.collections, detail).await?;
+    let detail = Detail::Backup(BackupDetail::requested(Trigger::Manual, wanted.force));
+    carry_out(session, &wanted.database, &wanted.collections, detail).await
+}
+
+/// `nightsafe synthesize`: what the timeline does by itself every few hours.
+pub(crate) async fn fold(session: &Session, wanted: &SynthesizeArguments) -> Result<()> {
+    let detail = BackupDetail { folds: true, ..BackupDetail::requested(Trigger::Manual, false) };
+    carry_out(session, &wanted.database, &[], Detail::Backup(detail)).await
+}
+
+async fn carry_out(session: &Session, database: &str, collections: &[String], detail: Detail) -> Result<()> {
+    let (id, execution) = session.start(database, collections, detail).await?;
     if !session.json {
-        eprintln!("backup {id} of {:?}", wanted.database);
+        eprintln!("backup {id} of {database:?}");
     }
     let operation = follow(session, OperationKind::Backup, id, &execution).await?;
     if session.json {

@@ -37,7 +37,11 @@ fn row(operation: &Operation) -> [String; 9] {
     let totals = &operation.totals;
     let remarks = match &operation.detail {
         Detail::Backup(detail) => detail.consistency.map(|it| it.to_string()).unwrap_or_default(),
-        Detail::Restore(detail) => detail.backup.map(|backup| format!("from {backup}")).unwrap_or_default(),
+        Detail::Restore(detail) => {
+            let to = detail.at.map(|at| format!("to {}", output::restore_time(at)));
+            let from = detail.backup.map(|backup| format!("from {backup}"));
+            to.into_iter().chain(from).collect::<Vec<_>>().join(", ")
+        }
     };
     let remarks = match &operation.failure {
         Some(failure) if operation.state.is_final() => format!("{}: {}", failure.step, failure.kind.name()),

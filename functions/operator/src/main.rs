@@ -10,11 +10,13 @@ mod audit;
 mod backup;
 mod follow;
 mod list;
+mod lookup;
 mod output;
 mod restore;
 mod session;
 mod show;
 mod status;
+mod windows;
 
 use std::process::ExitCode;
 
@@ -41,6 +43,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.command {
         Command::Backup(wanted) => backup::run(&session, wanted).await,
         Command::Restore(wanted) => restore::run(&session, wanted).await,
+        Command::Windows(wanted) => windows::run(&session, wanted).await,
+        Command::Synthesize(wanted) => backup::fold(&session, wanted).await,
+        Command::Get(wanted) => lookup::get(&session, wanted).await,
+        Command::History(wanted) => lookup::versions(&session, wanted).await,
         Command::List(wanted) => list::run(&session, wanted).await,
         Command::Show(wanted) => show::run(&session, wanted.id).await,
         Command::Status => status::run(&session).await,

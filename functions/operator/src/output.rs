@@ -1,7 +1,8 @@
 //! How numbers, times and tables look.
 
 use backup_core::audit::iso_8601;
-use backup_core::operation::{Operation, Totals};
+use backup_core::id::ClusterTime;
+use backup_core::operation::{Operation, RestoreTime, Totals};
 
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -54,6 +55,22 @@ pub(crate) fn time(millis: u64) -> String {
     text.get(..19).map_or(text.clone(), |to_seconds| to_seconds.replace('T', " "))
 }
 
+/// An instant: its second in UTC, and what is exact.
+pub(crate) fn instant(time: ClusterTime) -> String {
+    match time.ordinal {
+        u32::MAX => format!("{} UTC (the whole second)", time.utc()),
+        _ => format!("{} UTC (cluster time {time})", time.utc()),
+    }
+}
+
+/// What a restore was asked to restore to.
+pub(crate) fn restore_time(time: RestoreTime) -> String {
+    match time {
+        RestoreTime::Latest => "the latest time".to_owned(),
+        RestoreTime::At(time) => instant(time),
+    }
+}
+
 /// How long something took, or how long ago it was.
 pub(crate) fn duration(millis: u64) -> String {
     let seconds = millis / 1000;
@@ -98,6 +115,16 @@ mod tests {
         }
         for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(count(number), expected);
+        }
+    }
+
+    #[test]
+    fn an_instant_names_what_is_exact() {
+        for (time, expected) in [
+            ("1795312807,3", "2026-11-22 02:00:07 UTC (cluster time 1795312807,3)"),
+            ("1795312807,4294967295", "2026-11-22 02:00:07 UTC (the whole second)"),
+        ] {
+            assert_eq!(instant(time.parse().unwrap()), expected);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The stack, found by its name, as ports.
 
-use backup_aws::{DynamoCatalog, KmsDataKeys, Machines, S3ObjectStore, Sdk, Stack, SystemClock};
+use backup_aws::{
+    DynamoCatalog, DynamoTimeline, KmsDataKeys, Machines, S3ObjectStore, Sdk, Stack, SystemClock,
+};
 use backup_core::Result;
 use backup_core::id::{OperationId, SourceName};
 use backup_core::operation::{Detail, Failure, Operation};
@@ -14,17 +16,11 @@ pub(crate) struct Session {
     stack: Stack,
     pub(crate) source: SourceName,
     pub(crate) catalog: DynamoCatalog,
+    pub(crate) timeline: DynamoTimeline,
     pub(crate) store: S3ObjectStore,
     pub(crate) keys: KmsDataKeys,
     pub(crate) machines: Machines,
     pub(crate) json: bool,
-}
-
-/// The two state machines, by the template's output.
-#[derive(Clone, Copy)]
-pub(crate) enum Machine {
-    Protect,
-    Restore,
 }
 
 impl Session {
@@ -34,7 +30,8 @@ impl Session {
         let output = |key| stack.output(key).map(str::to_owned);
         let source: SourceName = output("Source")?.parse()?;
         Ok(Self {
-            catalog: DynamoCatalog::new(&sdk, output("CatalogTable")?, output("AuditTable")?, source.clone()),
+            catalog: DynamoCatalog::new(&sdk, output("CatalogTable")?, output("AuditTable")?, source),
+            timeline: DynamoTimeline::new(&sdk, output("CatalogTable")?, source),
             store: S3ObjectStore::new(&sdk, output("Bucket")?),
             keys: KmsDataKeys::new(&sdk, output("Key")?),
             machines: Machines::new(&sdk),
@@ -52,7 +49,6 @@ impl Session {
     /// Notes the request and starts its execution; the event carries the id only. Gives the execution's ARN.
     pub(crate) async fn start(
         &self,
-        machine: Machine,
         database: &str,
         collections: &[String],
         detail: Detail,
@@ -60,15 +56,15 @@ impl Session {
         let id = OperationId::generate(Self::now_millis())?;
         let user = self.sdk.caller().await?;
         let (database, collections) = (database.to_owned(), collections.to_vec());
-        let operation = Operation::requested(id, self.source.clone(), database, collections, user, detail);
+        let operation = Operation::requested(id, self.source, database, collections, user, detail);
+        let kind = operation.kind();
+        let machine = self.stack.output(match &operation.detail {
+            Detail::Backup(detail) if detail.folds => "SynthesizeMachine",
+            Detail::Backup(_) => "ProtectMachine",
+            Detail::Restore(_) => "RestoreMachine",
+        })?;
         self.catalog.create_operation(&operation).await?;
-        let (output, prefix) = match machine {
-            Machine::Protect => ("ProtectMachine", "backup"),
-            Machine::Restore => ("RestoreMachine", "restore"),
-        };
-        let input = serde_json::json!({ "operation": id }).to_string();
-        let name = format!("{prefix}-{id}");
-        let started = self.machines.start(self.stack.output(output)?, &name, input).await;
+        let started = self.machines.start(machine, kind, id).await;
         if let Err(why) = &started {
             let failed = Operation { failure: Some(Failure::of("start", why)), ..operation };
             self.catalog.fail_operation(&failed, Self::now_millis()).await?;

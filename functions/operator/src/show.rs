@@ -8,8 +8,8 @@ use backup_core::plan::restore::RestorePlan;
 use backup_core::ports::Catalog;
 use backup_core::{Error, ErrorKind, Result};
 
-use crate::output;
 use crate::session::Session;
+use crate::{output, restore};
 
 pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
     let operation = match session.catalog.operation(OperationKind::Backup, id).await {
@@ -76,6 +76,9 @@ fn head(operation: &Operation) -> String {
             if let (Some(time), Some(consistency)) = (detail.cluster_time, detail.consistency) {
                 text.push_str(&format!("  instant    cluster time {time}, {consistency}\n"));
             }
+            if let Some(base) = detail.folded_from {
+                text.push_str(&format!("  folded     from backup {base}\n"));
+            }
             if detail.lost > 0 {
                 text.push_str(&format!(
                     "  lost       {} collections that existed at T (below)\n",
@@ -87,6 +90,9 @@ fn head(operation: &Operation) -> String {
             }
         }
         Detail::Restore(detail) => {
+            if let Some(at) = detail.at {
+                text.push_str(&format!("  to         {}\n", output::restore_time(at)));
+            }
             if let Some(backup) = detail.backup {
                 text.push_str(&format!("  from       backup {backup}\n"));
             }
@@ -141,17 +147,12 @@ fn as_json(entry: &ManifestNamespace) -> serde_json::Value {
 }
 
 fn items(plan: &RestorePlan) -> String {
-    let mut table = output::table(&["name", "label", "documents", "BSON", "replaces"], &[2, 3]);
+    let [documents, bytes] = restore::figures(plan);
+    let mut table = output::table(&["name", "label", documents, bytes, "replaces"], &[2, 3]);
     for item in &plan.items {
         let replaces = if item.live.is_some() { "yes" } else { "no" };
-        let bytes = output::bytes(item.bson_bytes);
-        table.add_row([
-            &item.name,
-            &item.label.to_string(),
-            &output::count(item.documents),
-            &bytes,
-            replaces,
-        ]);
+        let [documents, bytes] = restore::figures_of(plan, item);
+        table.add_row([&item.name, &item.label.to_string(), &documents, &bytes, replaces]);
     }
-    format!("\n{table}\n")
+    format!("\n{table}\n{}", restore::figures_note(plan))
 }

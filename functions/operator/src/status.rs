@@ -8,6 +8,7 @@ use backup_core::ports::{Catalog, Lease, Resource};
 
 use crate::output;
 use crate::session::Session;
+use crate::windows::Restorable;
 
 /// Operations looked at.
 const LOOKED_AT_MAX: u32 = 1000;
@@ -19,6 +20,7 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
     let backups = session.catalog.operations(OperationKind::Backup, LOOKED_AT_MAX).await?;
     let restores = session.catalog.operations(OperationKind::Restore, LOOKED_AT_MAX).await?;
     let lease = session.catalog.lease(&Resource::Source, now).await?;
+    let restorable = Restorable::look(session, &backups).await?;
     let newest = newest_verified(&backups);
     let oldest_of_newest = newest.values().map(|backup| backup.id.requested_millis()).min();
     let last_failed = newest_try_failed(&backups);
@@ -45,6 +47,8 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
             "newest_verified": newest.values().map(|backup| backup.id).collect::<Vec<_>>(),
             "running": running(&backups, &restores).map(|operation| operation.id).collect::<Vec<_>>(),
             "lease_holder": lease.as_ref().map(|lease| lease.holder),
+            "captured": restorable.captured(),
+            "windows": restorable.windows.len(),
         });
         println!("{value}");
         return Ok(());
@@ -54,8 +58,15 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
         let age = output::duration(now.saturating_sub(backup.id.requested_millis()));
         println!("  {database}: {} {age} ago, {}", backup.id, output::totals(&backup.totals));
     }
+    println!("{}", timeline(&restorable, now));
     print!("{}", activity(&backups, &restores, lease.as_ref()));
     Ok(())
+}
+
+fn timeline(restorable: &Restorable, now_millis: u64) -> String {
+    let growing = restorable.windows.iter().filter(|window| window.ended.is_none()).count();
+    let windows = format!("{} windows, {growing} of them growing", restorable.windows.len());
+    format!("timeline: {}; {windows}", restorable.reach(now_millis))
 }
 
 fn newest_verified(backups: &[Operation]) -> BTreeMap<&str, &Operation> {

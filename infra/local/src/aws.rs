@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_cloudformation::types::{Capability, Parameter, StackStatus};
 
+use crate::CloudOptions;
 use crate::mongod::Users;
 use crate::process::{Server, Starting, log_tail};
 
@@ -85,7 +86,7 @@ pub(crate) struct Deployment<'a> {
     pub(crate) package: Vec<u8>,
     pub(crate) stack: &'a str,
     pub(crate) users: &'a Users,
-    pub(crate) chunk_target_bytes: u64,
+    pub(crate) options: &'a CloudOptions,
 }
 
 /// Deploys the real template, with only the places of its artifacts swapped.
@@ -100,14 +101,17 @@ pub(crate) async fn deploy(config: &SdkConfig, deployment: Deployment<'_>) -> Re
     let infra = deployment.workspace.join("infra");
     let mut template = fs::read_to_string(infra.join("template.yaml"))?;
     swap(&mut template, "../target/lambda/bootstrap/bootstrap.zip", "bootstrap.zip")?;
-    for machine in ["statemachines/protect.asl.json", "statemachines/restore.asl.json"] {
-        put(machine, fs::read(infra.join(machine))?).await?;
-        swap(&mut template, machine, machine)?;
+    for machine in ["protect", "synthesize", "restore"] {
+        let file = format!("statemachines/{machine}.asl.json");
+        put(&file, fs::read(infra.join(&file))?).await?;
+        swap(&mut template, &file, &file)?;
     }
     put("template.yaml", template.into_bytes()).await?;
     let secrets = Secrets::store(config, deployment.users).await?;
     let parameter =
         |key: &str, value: String| Parameter::builder().parameter_key(key).parameter_value(value).build();
+    let CloudOptions { chunk_target_bytes, schedules, .. } = deployment.options;
+    let schedules = if *schedules { "ENABLED" } else { "DISABLED" };
     let cloudformation = aws_sdk_cloudformation::Client::new(config);
     cloudformation
         .create_stack()
@@ -115,7 +119,8 @@ pub(crate) async fn deploy(config: &SdkConfig, deployment: Deployment<'_>) -> Re
         .template_url(format!("{}/{ARTIFACTS}/template.yaml", config.endpoint_url().unwrap_or_default()))
         .parameters(parameter("SourceSecretArn", secrets.source))
         .parameters(parameter("TargetSecretArn", secrets.target))
-        .parameters(parameter("ChunkTargetBytes", deployment.chunk_target_bytes.to_string()))
+        .parameters(parameter("ChunkTargetBytes", chunk_target_bytes.to_string()))
+        .parameters(parameter("Schedules", schedules.to_owned()))
         .parameters(parameter("AlertEmail", "operator@example.com".to_owned()))
         .capabilities(Capability::CapabilityIam)
         .capabilities(Capability::CapabilityNamedIam)

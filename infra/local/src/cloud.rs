@@ -21,11 +21,13 @@ pub struct CloudOptions {
     pub history_seconds: u32,
     /// The template's `ChunkTargetBytes`: small, so that small databases have many chunks.
     pub chunk_target_bytes: u64,
+    /// The template's `Schedules`: whether steps are called by the clock, or only by hand.
+    pub schedules: bool,
 }
 
 impl Default for CloudOptions {
     fn default() -> Self {
-        Self { history_seconds: 300, chunk_target_bytes: 4 * 1024 * 1024 }
+        Self { history_seconds: 300, chunk_target_bytes: 4 * 1024 * 1024, schedules: false }
     }
 }
 
@@ -177,7 +179,7 @@ async fn deploy(aws_port: u16, binaries: &Path, users: &Users, options: &CloudOp
         package: build::package(&binaries.join("bootstrap"))?,
         stack: STACK,
         users,
-        chunk_target_bytes: options.chunk_target_bytes,
+        options,
     };
     aws::deploy(&aws::configuration(aws_port).await, deployment).await
 }

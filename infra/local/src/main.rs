@@ -27,6 +27,9 @@ enum Command {
         /// How much BSON a chunk should hold.
         #[arg(long, default_value_t = CloudOptions::default().chunk_target_bytes)]
         chunk_target_bytes: u64,
+        /// Let the schedules call their steps, as on AWS.
+        #[arg(long)]
+        schedules: bool,
     },
     /// Say whether it runs, and where.
     Status,
@@ -52,12 +55,12 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     let directory: PathBuf = Cloud::default_directory();
     match command {
-        Command::Up { history_seconds, chunk_target_bytes } => {
+        Command::Up { history_seconds, chunk_target_bytes, schedules } => {
             let cloud = if let Some(cloud) = Cloud::find(&directory) {
                 cloud
             } else {
                 Cloud::stop_in(&directory)?; // what is left of one that died
-                let options = CloudOptions { history_seconds, chunk_target_bytes };
+                let options = CloudOptions { history_seconds, chunk_target_bytes, schedules };
                 up(&directory, &options).await?
             };
             print!("{}\n{}", cloud.description(), cloud.exports());

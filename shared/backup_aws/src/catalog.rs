@@ -4,31 +4,29 @@
 //! | table | `pk` | `sk` | is |
 //! |---|---|---|---|
 //! | catalog | `backup#SOURCE`, `restore#SOURCE` | operation id | one operation |
-//! | catalog | `lease#SOURCE` | `source`, `target#DATABASE` | one lease |
+//! | catalog | `lease#SOURCE` | `source`, `folding`, `target#DATABASE` | one lease |
 //! | audit | `SOURCE` | `record#N` | the N-th audit record |
 //! | audit | `SOURCE` | `head` | the number and hash of the newest record |
 //! | audit | `SOURCE` | `once#ID#STATUS` | that a record was written for this operation |
-
-use std::collections::HashMap;
+//!
+//! The timeline has its rows in the catalog table, too (see `timeline.rs`).
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
-use aws_sdk_dynamodb::types::{AttributeValue, ConditionCheck, Put, TransactWriteItem};
+use aws_sdk_dynamodb::types::{ConditionCheck, Put, TransactWriteItem};
 use backup_core::audit::{AuditRecord, AuditStatus};
 use backup_core::id::{Fence, OperationId, SourceName};
-use backup_core::operation::{Failure, Operation, OperationKind, OperationState};
+use backup_core::operation::{ChainProof, Failure, Operation, OperationKind, OperationState};
 use backup_core::ports::{Catalog, Lease, Resource};
 use backup_core::{Error, ErrorKind, Result};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::error::{code, told};
+use crate::items::{
+    Item, Replaces, Rows, failed_conditions, from_item, get, internal, key, number, put, text, to_item,
+    to_value,
+};
 use crate::sdk::Sdk;
-
-type Item = HashMap<String, AttributeValue>;
 
 /// Tries at a write that others may be making too.
 const TRIES: u32 = 20;
@@ -56,15 +54,10 @@ impl DynamoCatalog {
     fn lease_key(&self, resource: &Resource) -> Item {
         let sk = match resource {
             Resource::Source => "source".to_owned(),
+            Resource::Folding => "folding".to_owned(),
             Resource::Target(database) => format!("target#{database}"),
         };
         key(format!("lease#{}", self.source), sk)
-    }
-
-    async fn get(&self, table: &str, key: Item, attempted: &str) -> Result<Option<Item>> {
-        let reply =
-            self.client.get_item().table_name(table).set_key(Some(key)).consistent_read(true).send().await;
-        Ok(reply.map_err(|why| told(format!("{attempted} in table {table}"), why))?.item)
     }
 
     /// The newest rows of a partition, newest first: all of them, or those whose `sk` begins with `prefix`.
@@ -75,27 +68,19 @@ impl DynamoCatalog {
         prefix: Option<&str>,
         count_max: u32,
     ) -> Result<Vec<Item>> {
-        let (mut items, mut from) = (Vec::new(), None);
-        let condition = if prefix.is_some() { "pk = :pk AND begins_with(sk, :prefix)" } else { "pk = :pk" };
-        let mut values = HashMap::from([(":pk".to_owned(), text(pk))]);
-        values.extend(prefix.map(|prefix| (":prefix".to_owned(), text(prefix))));
+        let rows = Rows {
+            table,
+            pk,
+            sk: prefix.map(|prefix| ("begins_with(sk, :sk)", prefix.to_owned())),
+            descending: true,
+            page_rows_max: count_max.min(1000),
+        };
         let wanted = usize::try_from(count_max).unwrap_or(usize::MAX);
+        let (mut items, mut from) = (Vec::new(), None);
         loop {
-            let page = self
-                .client
-                .query()
-                .table_name(table)
-                .key_condition_expression(condition)
-                .set_expression_attribute_values(Some(values.clone()))
-                .scan_index_forward(false)
-                .consistent_read(true)
-                .limit(i32::try_from(count_max.min(1000)).unwrap_or(1000))
-                .set_exclusive_start_key(from)
-                .send()
-                .await
-                .map_err(|why| told(format!("list in table {table}"), why))?;
-            items.extend(page.items.unwrap_or_default());
-            from = page.last_evaluated_key;
+            let (page, next) = rows.page(&self.client, from).await?;
+            items.extend(page);
+            from = next;
             if items.len() >= wanted || from.is_none() {
                 items.truncate(wanted);
                 return Ok(items);
@@ -104,7 +89,8 @@ impl DynamoCatalog {
     }
 
     async fn lease_row(&self, resource: &Resource) -> Result<(Fence, Option<Lease>)> {
-        let item = self.get(&self.catalog_table, self.lease_key(resource), "look at the lease").await?;
+        let key = self.lease_key(resource);
+        let item = get(&self.client, &self.catalog_table, key, "look at the lease").await?;
         let item = item.unwrap_or_default();
         let number =
             |name| item.get(name).and_then(|it| it.as_n().ok()).and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -152,14 +138,9 @@ impl Catalog for DynamoCatalog {
         let mut item = to_item(operation)?;
         item.extend(self.operation_key(operation.kind(), operation.id));
         let attempted = format!("add {}", operation.id);
-        let put = Put::builder()
-            .table_name(&self.catalog_table)
-            .set_item(Some(item))
-            .condition_expression("attribute_not_exists(pk)");
-        let put = put.build().map_err(|why| internal(&attempted, why))?;
         // A transaction, though of one write: the SDK repeats it under the same token if its answer is lost, while a
         // put that is repeated would meet the row it wrote.
-        let write = TransactWriteItem::builder().put(put).build();
+        let write = put(&self.catalog_table, item, Replaces::Nothing, &attempted)?;
         match self.client.transact_write_items().transact_items(write).send().await {
             Ok(_) => Ok(()),
             Err(why) if failed_conditions(&why) == [true] => {
@@ -171,7 +152,7 @@ impl Catalog for DynamoCatalog {
 
     async fn operation(&self, kind: OperationKind, id: OperationId) -> Result<Operation> {
         let attempted = format!("look up {kind} {id}");
-        let item = self.get(&self.catalog_table, self.operation_key(kind, id), &attempted).await?;
+        let item = get(&self.client, &self.catalog_table, self.operation_key(kind, id), &attempted).await?;
         let item = item.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("{attempted}: the catalog has none"))
                 .hint("`nightsafe list` shows what there is")
@@ -191,18 +172,12 @@ impl Catalog for DynamoCatalog {
 
     async fn update_operation(&self, operation: &mut Operation) -> Result<()> {
         let attempted = format!("update {}", operation.id);
-        let old = operation.revision;
         let mut changed = operation.clone();
         changed.revision += 1;
         let mut item = to_item(&changed)?;
         item.extend(self.operation_key(operation.kind(), operation.id));
-        let put = Put::builder()
-            .table_name(&self.catalog_table)
-            .set_item(Some(item))
-            .condition_expression("revision = :old")
-            .expression_attribute_values(":old", number(old));
-        let put = put.build().map_err(|why| internal(&attempted, why))?;
-        let mut writes = vec![TransactWriteItem::builder().put(put).build()];
+        let replaces = Replaces::Revision(operation.revision);
+        let mut writes = vec![put(&self.catalog_table, item, replaces, &attempted)?];
         if let Some(fence) = operation.fence {
             let check = ConditionCheck::builder()
                 .table_name(&self.catalog_table)
@@ -241,6 +216,21 @@ impl Catalog for DynamoCatalog {
             Err(why) if code(&why) != Some(CONDITION_FAILED) => Err(told(attempted, why)),
             _ => Ok(()),
         }
+    }
+
+    async fn record_proof(&self, id: OperationId, proof: &ChainProof) -> Result<()> {
+        let attempted = format!("note on {id} that it was compared");
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.catalog_table)
+            .set_key(Some(self.operation_key(OperationKind::Backup, id)))
+            .update_expression("SET #detail.#backup.proved_by = :proof")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_names("#detail", "detail")
+            .expression_attribute_names("#backup", "backup")
+            .expression_attribute_values(":proof", to_value(proof, &attempted)?);
+        update.send().await.map(|_| ()).map_err(|why| told(attempted, why))
     }
 
     async fn fail_operation(&self, operation: &Operation, now_millis: u64) -> Result<bool> {
@@ -332,10 +322,9 @@ impl Catalog for DynamoCatalog {
             AuditStatus::Failure => "failure",
         };
         for _ in 0..TRIES {
-            let head = self
-                .get(&self.audit_table, key(pk.clone(), "head".into()), &attempted)
-                .await?
-                .unwrap_or_default();
+            let head_key = key(pk.clone(), "head".into());
+            let head =
+                get(&self.client, &self.audit_table, head_key.clone(), &attempted).await?.unwrap_or_default();
             let count: u64 =
                 head.get("count").and_then(|it| it.as_n().ok()).and_then(|it| it.parse().ok()).unwrap_or(0);
             let previous = head.get("hash").and_then(|it| it.as_s().ok()).cloned().unwrap_or_default();
@@ -344,37 +333,22 @@ impl Catalog for DynamoCatalog {
             row.extend(key(pk.clone(), format!("record#{:012}", count + 1)));
             row.insert("previous".into(), text(&previous));
             row.insert("hash".into(), text(&hash));
-            let mut new_head = key(pk.clone(), "head".into());
+            let mut new_head = head_key;
             new_head.insert("count".into(), number(count + 1));
             new_head.insert("hash".into(), text(&hash));
             let once = key(pk.clone(), format!("once#{id}#{status}"));
-            let put = |item: Item, condition: &str, values: Option<Item>| {
-                let put = Put::builder()
-                    .table_name(&self.audit_table)
-                    .set_item(Some(item))
-                    .condition_expression(condition)
-                    .set_expression_attribute_values(values)
-                    .build();
-                put.map(|put| TransactWriteItem::builder().put(put).build())
-                    .map_err(|why| internal(&attempted, why))
+            let head_put = Put::builder().table_name(&self.audit_table).set_item(Some(new_head));
+            let head_put = match count {
+                0 => head_put.condition_expression("attribute_not_exists(pk)"),
+                _ => head_put
+                    .condition_expression("#count = :count")
+                    .expression_attribute_names("#count", "count")
+                    .expression_attribute_values(":count", number(count)),
             };
-            let count_now = HashMap::from([(":count".to_owned(), number(count))]);
-            let (head_condition, head_values) = match count {
-                0 => ("attribute_not_exists(pk)", None),
-                _ => ("#count = :count", Some(count_now)),
-            };
-            let mut head_put = Put::builder()
-                .table_name(&self.audit_table)
-                .set_item(Some(new_head))
-                .condition_expression(head_condition)
-                .set_expression_attribute_values(head_values);
-            if count > 0 {
-                head_put = head_put.expression_attribute_names("#count", "count");
-            }
             let head_put = head_put.build().map_err(|why| internal(&attempted, why))?;
             let writes = vec![
-                put(once, "attribute_not_exists(pk)", None)?,
-                put(row, "attribute_not_exists(pk)", None)?,
+                put(&self.audit_table, once, Replaces::Nothing, &attempted)?,
+                put(&self.audit_table, row, Replaces::Nothing, &attempted)?,
                 TransactWriteItem::builder().put(head_put).build(),
             ];
             match self.client.transact_write_items().set_transact_items(Some(writes)).send().await {
@@ -413,14 +387,13 @@ fn unless_final(update: UpdateItemFluentBuilder, attempted: &str) -> Result<Upda
     Ok(update)
 }
 
-fn to_value<T: Serialize>(value: &T, attempted: &str) -> Result<AttributeValue> {
-    serde_dynamo::to_attribute_value(value).map_err(|why| internal(attempted, why))
-}
-
 fn held(resource: &Resource, lease: &Lease) -> Error {
     let hint = match resource {
         Resource::Source => {
             format!("wait for it (`nightsafe show {}`), or take over with --force", lease.holder)
+        }
+        Resource::Folding => {
+            format!("another backup is being folded: wait for it (`nightsafe show {}`)", lease.holder)
         }
         Resource::Target(_) => {
             format!("another restore is under way: wait for it (`nightsafe show {}`)", lease.holder)
@@ -435,49 +408,4 @@ fn held(resource: &Resource, lease: &Lease) -> Error {
 fn fenced(id: OperationId) -> Error {
     Error::new(ErrorKind::Fenced, format!("go on with {id}: its lease was taken over or has ended"))
         .hint("another operation holds it now; `nightsafe status` shows which")
-}
-
-fn internal(attempted: &str, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new(ErrorKind::Internal, attempted).because(why)
-}
-
-/// For each write of a refused transaction, whether its condition failed. Empty for any other error.
-fn failed_conditions<R>(error: &aws_sdk_dynamodb::error::SdkError<TransactWriteItemsError, R>) -> Vec<bool> {
-    match error.as_service_error() {
-        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-            let failed: Vec<bool> = cancelled
-                .cancellation_reasons()
-                .iter()
-                .map(|reason| reason.code() == Some("ConditionalCheckFailed"))
-                .collect();
-            if failed.contains(&true) { failed } else { Vec::new() }
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn key(pk: String, sk: String) -> Item {
-    HashMap::from([("pk".to_owned(), text(pk)), ("sk".to_owned(), text(sk))])
-}
-
-fn text(value: impl Into<String>) -> AttributeValue {
-    AttributeValue::S(value.into())
-}
-
-fn number(value: u64) -> AttributeValue {
-    AttributeValue::N(value.to_string())
-}
-
-fn to_item<T: Serialize>(value: &T) -> Result<Item> {
-    serde_dynamo::to_item(value).map_err(|why| internal("write a row", why))
-}
-
-/// By way of JSON, so that rows are read by the same rules as every other stored value.
-fn from_item<T: DeserializeOwned>(mut item: Item, attempted: &str) -> Result<T> {
-    item.remove("pk");
-    item.remove("sk");
-    let value: Value = serde_dynamo::from_item(item).map_err(|why| internal(attempted, why))?;
-    serde_json::from_value(value).map_err(|why| {
-        Error::new(ErrorKind::Corrupt, format!("{attempted}: the row is not understood")).because(why)
-    })
 }

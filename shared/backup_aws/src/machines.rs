@@ -1,7 +1,10 @@
 //! Starting executions of the state machines, and following them.
 
+use async_trait::async_trait;
 use aws_sdk_sfn::Client;
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::id::OperationId;
+use backup_core::operation::OperationKind;
+use backup_core::{Error, ErrorKind, Result, ports};
 
 use crate::error::{code, told};
 use crate::sdk::Sdk;
@@ -39,10 +42,13 @@ impl Machines {
         Self { client: Client::new(&sdk.config) }
     }
 
-    /// Starts an execution; gives its ARN.
-    pub async fn start(&self, machine: &str, name: &str, input: String) -> Result<String> {
-        let started =
-            self.client.start_execution().state_machine_arn(machine).name(name).input(input).send().await;
+    /// Starts the execution of an operation, which is told the id only; gives its ARN. `Conflict` if it was started
+    /// before.
+    pub async fn start(&self, machine: &str, kind: OperationKind, id: OperationId) -> Result<String> {
+        let name = format!("{kind}-{id}");
+        let input = serde_json::json!({ "operation": id }).to_string();
+        let start = self.client.start_execution().state_machine_arn(machine).name(&name).input(input);
+        let started = start.send().await;
         started.map(|started| started.execution_arn).map_err(|why| match code(&why) {
             Some("ExecutionAlreadyExists") => {
                 Error::new(ErrorKind::Conflict, format!("start {name}: it was started before"))
@@ -96,5 +102,39 @@ impl Machines {
             succeeded: number(counts.succeeded()),
             total: number(counts.total()),
         }))
+    }
+}
+
+/// The state machines of backups, for whoever starts one by itself.
+#[derive(Clone, Debug)]
+pub struct BackupMachines {
+    machines: Machines,
+    protect: String,
+    synthesize: String,
+}
+
+impl BackupMachines {
+    /// The state machines with these ARNs: of backups that read the source, and of those that are folded.
+    #[must_use]
+    pub fn new(sdk: &Sdk, protect: String, synthesize: String) -> Self {
+        Self { machines: Machines::new(sdk), protect, synthesize }
+    }
+
+    async fn start(&self, machine: &str, id: OperationId) -> Result<()> {
+        match self.machines.start(machine, OperationKind::Backup, id).await {
+            Err(why) if why.kind() != ErrorKind::Conflict => Err(why),
+            _ => Ok(()), // an operation has one execution, whoever started it
+        }
+    }
+}
+
+#[async_trait]
+impl ports::Machines for BackupMachines {
+    async fn start_backup(&self, id: OperationId) -> Result<()> {
+        self.start(&self.protect, id).await
+    }
+
+    async fn start_synthesis(&self, id: OperationId) -> Result<()> {
+        self.start(&self.synthesize, id).await
     }
 }

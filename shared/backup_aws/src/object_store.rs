@@ -128,6 +128,14 @@ impl ObjectStore for S3ObjectStore {
         }
     }
 
+    async fn copy(&self, from: ObjectKey, to: ObjectKey) -> Result<()> {
+        let (from, to) = (from.to_path()?, to.to_path()?);
+        let copy = self.client.copy_object().bucket(&self.bucket).key(&to);
+        // Keys are of our own making: nothing in them needs encoding.
+        let copied = copy.copy_source(format!("{}/{from}", self.bucket)).send().await;
+        copied.map(|_| ()).map_err(|why| self.told(format!("copy {from} to {to}"), why))
+    }
+
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>> {
         let path = key.to_path()?;
         match self.client.head_object().bucket(&self.bucket).key(&path).send().await {

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::operation::{Detail, Failure, Operation, OperationKind};
+use crate::error::Error;
+use crate::id::{ClusterTime, SourceName};
+use crate::operation::{ChainProof, Detail, Failure, Operation, OperationKind};
+use crate::timeline::Break;
 
 /// How much an alert matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,6 +27,8 @@ pub enum AlertEvent {
     BackupFailure,
     /// A restore began.
     RestoreInitiated,
+    /// A stretch of time is not restorable, or may become so.
+    TimelineBroken,
     /// A restore did not succeed, or stored or restored data is not what it should be.
     ValidationError,
 }
@@ -35,7 +40,7 @@ impl AlertEvent {
         match self {
             Self::BackupFailure => Severity::Critical,
             Self::RestoreInitiated => Severity::Info,
-            Self::ValidationError => Severity::High,
+            Self::TimelineBroken | Self::ValidationError => Severity::High,
         }
     }
 }
@@ -112,6 +117,60 @@ impl Alert {
         Self::new(event, &format!("{kind} FAILED {}/{}", operation.source, operation.database), body)
     }
 
+    /// Some databases' windows of restorable time were closed.
+    #[must_use]
+    pub fn window_closed(source: SourceName, breaks: &[Break]) -> Self {
+        let mut body = format!("What: the timeline of source {source} was interrupted.\n");
+        for it in breaks {
+            let whose =
+                it.database.as_ref().map_or("every database".to_owned(), |name| format!("database {name:?}"));
+            body.push_str(&format!("Why: {} ({whose}, from cluster time {} on)\n", it.reason, it.from));
+        }
+        body.push_str(
+            "Impact: times before that are restorable as they were; later ones are once a new backup was taken, which \
+             is started by itself.\nNext: nightsafe windows\n",
+        );
+        Self::new(AlertEvent::TimelineBroken, &format!("timeline INTERRUPTED {source}"), body)
+    }
+
+    /// An earlier backup, folded to the instants of a new one, is not that one; or it was not compared.
+    #[must_use]
+    pub fn chain_not_proved(operation: &Operation, proof: &ChainProof, different: &[(String, u32)]) -> Self {
+        let mut body = format!(
+            "What: backup {} of database {:?} on source {} was compared with what backup {} and the timeline make of \
+             its chunks: {} are equal, {} are not, {} could not be compared.\n",
+            operation.id,
+            operation.database,
+            operation.source,
+            proof.with,
+            proof.equal,
+            proof.different,
+            proof.unproved,
+        );
+        for (name, ordinal) in different {
+            body.push_str(&format!("Different: collection {name:?}, chunk {ordinal}\n"));
+        }
+        body.push_str(
+            "Impact: this backup is good: it was read from the source. Times between the two backups may not be \
+             restorable exactly, and are in no window any more if chunks differ.\nNext: nightsafe windows\n",
+        );
+        let subject = format!("chain NOT PROVED {}/{}", operation.source, operation.database);
+        Self::new(AlertEvent::ValidationError, &subject, body)
+    }
+
+    /// The timeline has not moved for a while.
+    #[must_use]
+    pub fn timeline_lags(source: SourceName, to: ClusterTime, minutes: u64, why: &Error) -> Self {
+        let body = format!(
+            "What: the timeline of source {source} has not moved for {minutes} minutes.\nWhy: {why} ({})\nImpact: \
+             nothing after cluster time {to} is restorable yet. Should the server forget those changes first, they \
+             never will be.\nHint: {}\nNext: nightsafe windows\n",
+            why.kind().name(),
+            why.hint_text().unwrap_or("the log of capture-log says more"),
+        );
+        Self::new(AlertEvent::TimelineBroken, &format!("timeline LAGS {source}"), body)
+    }
+
     /// A restore began.
     #[must_use]
     pub fn restore_initiated(operation: &Operation, replaces: usize) -> Self {
@@ -134,14 +193,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_cannot_break_the_subject() {
-        let detail = BackupDetail {
-            trigger: Trigger::Manual,
-            force: false,
-            cluster_time: None,
-            consistency: None,
-            manifest_sha256: None,
-            lost: 0,
-        };
+        let detail = BackupDetail::requested(Trigger::Manual, false);
         let operation = Operation::requested(
             OperationId::from_bytes([1; 16]),
             "main".parse().unwrap(),

@@ -121,6 +121,77 @@ impl FrameIndex {
     }
 }
 
+/// One frame of a chunk, as the index tells of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameEntry {
+    /// Where it begins in the plaintext.
+    pub offset: u64,
+    /// Bytes of the compressed frame.
+    pub stored_bytes: u64,
+    /// Bytes of BSON in it.
+    pub plain_bytes: u64,
+    /// Documents in it.
+    pub documents: u64,
+    /// The first document's `_id`, unless it is a long one.
+    pub first_id: Option<IdValue>,
+}
+
+impl FrameIndex {
+    /// Bytes of the whole index, by the last eight bytes of the plaintext.
+    pub fn length_from_tail(tail: &[u8]) -> Result<u64> {
+        let bad = || corrupt("read a chunk's index: it is not at its end");
+        let (length, magic) = tail.split_last_chunk::<4>().ok_or_else(bad)?;
+        let length = length.last_chunk().filter(|_| magic == INDEX_MAGIC).ok_or_else(bad)?;
+        Ok(u64::from(u32::from_le_bytes(*length)))
+    }
+
+    /// Reads what [`FrameIndex::finish`] wrote behind `frames_bytes` of frames.
+    pub fn parse(index: &[u8], frames_bytes: u64) -> Result<Vec<FrameEntry>> {
+        let bad = || corrupt("read a chunk's index: it is malformed");
+        let (body, trailer) = index.split_last_chunk::<12>().ok_or_else(bad)?;
+        let mut rest = body.get(8..).ok_or_else(bad)?;
+        let count = u32::from_le_bytes(*trailer.first_chunk().ok_or_else(bad)?);
+        if Self::length_from_tail(trailer).ok() != u64::try_from(index.len()).ok() {
+            return Err(bad());
+        }
+        let mut entries: Vec<FrameEntry> = Vec::new();
+        while !rest.is_empty() {
+            let entry = take_entry(&mut rest).ok_or_else(bad)??;
+            if let Some(last) = entries.last_mut() {
+                last.stored_bytes = entry.offset.checked_sub(last.offset).ok_or_else(bad)?;
+            }
+            entries.push(entry);
+        }
+        if let Some(last) = entries.last_mut() {
+            last.stored_bytes = frames_bytes.checked_sub(last.offset).ok_or_else(bad)?;
+        }
+        let begins = entries.first().is_none_or(|first| first.offset == 0);
+        let is_whole = u32::try_from(entries.len()) == Ok(count);
+        if begins && is_whole && entries.iter().all(|it| it.stored_bytes > 0) {
+            Ok(entries)
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+fn take_entry(rest: &mut &[u8]) -> Option<Result<FrameEntry>> {
+    let mut number = || {
+        let (head, tail) = rest.split_first_chunk::<8>()?;
+        *rest = tail;
+        Some(u64::from_le_bytes(*head))
+    };
+    let (offset, plain_bytes, documents) = (number()?, number()?, number()?);
+    let (length, tail) = rest.split_first_chunk::<2>()?;
+    let (id, tail) = tail.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+    *rest = tail;
+    let first_id = match id.split_first() {
+        None => Ok(None),
+        Some((kind, value)) => IdValue::from_parts(*kind, value).map(Some),
+    };
+    Some(first_id.map(|first_id| FrameEntry { offset, stored_bytes: 0, plain_bytes, documents, first_id }))
+}
+
 /// Decodes a stream of frames, piece by piece, into at most a given number of bytes.
 pub struct FrameDecoder {
     decoder: Decoder<'static>,
@@ -277,14 +348,21 @@ mod tests {
     fn the_index_tells_where_each_frame_is() {
         let frames = [frame(&documents(5, 2)), frame(&documents(7, 3))];
         let stored = stream(&frames);
-        let (rest, magic) = stored.split_last_chunk::<4>().unwrap();
-        assert_eq!(magic, INDEX_MAGIC);
-        let length = usize::try_from(u32::from_le_bytes(*rest.last_chunk().unwrap())).unwrap();
-        let index = &stored[stored.len() - length..];
+        let tail = &stored[stored.len() - 8..];
+        let length = usize::try_from(FrameIndex::length_from_tail(tail).unwrap()).unwrap();
+        let (before, index) = stored.split_at(stored.len() - length);
         assert_eq!(index[..4], SKIPPABLE_MAGIC.to_le_bytes());
-        let second = &index[8 + 26 + 5..]; // after the first entry with its five-byte id
-        assert_eq!(second[..8], u64::try_from(frames[0].stored.len()).unwrap().to_le_bytes());
-        assert_eq!(second[16..24], 3_u64.to_le_bytes());
-        assert_eq!(second[26..31], [0x10, 7, 0, 0, 0]);
+        let entries = FrameIndex::parse(index, u64::try_from(before.len()).unwrap()).unwrap();
+        assert_eq!(entries.len(), 2);
+        for (entry, (frame, first)) in entries.iter().zip(frames.iter().zip([5, 7])) {
+            let offset = usize::try_from(entry.offset).unwrap();
+            assert_eq!(before[offset..][..usize::try_from(entry.stored_bytes).unwrap()], frame.stored);
+            assert_eq!(entry.documents, frame.contents.documents);
+            let id = IdValue::of_document(rawdoc! { "_id": first }.as_bytes()).unwrap();
+            assert_eq!(entry.first_id, id);
+        }
+        for cut in 0..index.len() {
+            assert!(FrameIndex::parse(&index[..cut], 9).is_err(), "{cut}");
+        }
     }
 }

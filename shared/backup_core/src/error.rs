@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Throttled,
     /// The instant a read was made at is no longer (or not yet) readable: look again and take a new one.
     SnapshotLost,
+    /// The changes that come next can no longer be read.
+    HistoryLost,
     /// The step would not end before its deadline; it stopped in time and may be run again.
     OutOfTime,
     /// Something that was named does not exist.
@@ -49,10 +51,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Transient,
         Self::Throttled,
         Self::SnapshotLost,
+        Self::HistoryLost,
         Self::OutOfTime,
         Self::NotFound,
         Self::Gone,
@@ -75,6 +78,7 @@ impl ErrorKind {
             Self::Transient => "Nightsafe.Transient",
             Self::Throttled => "Nightsafe.Throttled",
             Self::SnapshotLost => "Nightsafe.SnapshotLost",
+            Self::HistoryLost => "Nightsafe.HistoryLost",
             Self::OutOfTime => "Nightsafe.OutOfTime",
             Self::NotFound => "Nightsafe.NotFound",
             Self::Gone => "Nightsafe.Gone",
@@ -110,6 +114,7 @@ impl ErrorKind {
             Self::Transient
             | Self::Throttled
             | Self::SnapshotLost
+            | Self::HistoryLost
             | Self::OutOfTime
             | Self::Unsupported
             | Self::Internal => 1,

@@ -72,9 +72,18 @@ impl FromStr for OperationId {
 pub struct Attempt(Ulid);
 
 impl Attempt {
+    /// Stands where nothing is stored.
+    pub const NONE: Self = Self(Ulid::nil());
+
     /// A fresh attempt.
     pub fn generate(now_millis: u64) -> Result<Self> {
         Ok(Self(random_ulid(now_millis)?))
+    }
+
+    /// The sixteen bytes that stand in sealed objects.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_bytes()
     }
 }
 
@@ -118,8 +127,11 @@ macro_rules! display_ulid {
 display_ulid!(OperationId, Attempt);
 
 /// The name of a protected cluster: 1 to 40 of `a-z`, `0-9` and `-`, beginning with a letter.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SourceName(String);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceName {
+    /// Its characters, then zeros.
+    padded: [u8; Self::LENGTH_MAX],
+}
 
 impl SourceName {
     /// The longest name, in characters.
@@ -128,7 +140,14 @@ impl SourceName {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        let length = self.padded.iter().position(|byte| *byte == 0).unwrap_or(Self::LENGTH_MAX);
+        std::str::from_utf8(self.padded.get(..length).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -139,18 +158,21 @@ impl FromStr for SourceName {
         let fits = text.len() <= Self::LENGTH_MAX
             && text.starts_with(|c: char| c.is_ascii_lowercase())
             && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        if fits {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(Error::new(ErrorKind::Invalid, format!("read source name {:?}", shorten(text)))
-                .hint("1 to 40 of a-z, 0-9 and -, beginning with a letter"))
+        let mut padded = [0; Self::LENGTH_MAX];
+        match padded.get_mut(..text.len()).filter(|_| fits) {
+            Some(place) => {
+                place.copy_from_slice(text.as_bytes());
+                Ok(Self { padded })
+            }
+            None => Err(Error::new(ErrorKind::Invalid, format!("read source name {:?}", shorten(text)))
+                .hint("1 to 40 of a-z, 0-9 and -, beginning with a letter")),
         }
     }
 }
 
 impl fmt::Display for SourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 serde_as_text!(SourceName);
@@ -169,6 +191,32 @@ impl ClusterTime {
     #[must_use]
     pub const fn to_u64(self) -> u64 {
         ((self.seconds as u64) << 32) | self.ordinal as u64
+    }
+
+    /// The time that [`ClusterTime::to_u64`] gave this number for.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are 32 bits each")]
+    pub const fn from_u64(number: u64) -> Self {
+        Self { seconds: (number >> 32) as u32, ordinal: number as u32 }
+    }
+
+    /// The second in UTC, as `YYYY-MM-DD HH:MM:SS`.
+    #[must_use]
+    pub fn utc(self) -> String {
+        let time = jiff::Timestamp::from_second(i64::from(self.seconds)).unwrap_or_default();
+        time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    /// The next instant there can be.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self::from_u64(self.to_u64().saturating_add(1))
+    }
+
+    /// The instant before.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self::from_u64(self.to_u64().saturating_sub(1))
     }
 }
 

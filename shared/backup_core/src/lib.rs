@@ -11,6 +11,7 @@ pub mod compress;
 pub mod document_hash;
 pub mod error;
 pub mod flows;
+pub mod fold;
 pub mod format;
 pub mod id;
 pub mod namespace;
@@ -19,5 +20,6 @@ pub mod plan;
 pub mod ports;
 pub mod seal;
 pub mod settings;
+pub mod timeline;
 
 pub use error::{Error, ErrorKind, Result};

@@ -121,6 +121,60 @@ pub struct BackupDetail {
     pub manifest_sha256: Option<String>,
     /// Collections that existed at T but were dropped or replaced before they were read.
     pub lost: u64,
+    /// The first instant that it can be folded to, once it is sealed: its T, unless some of it was read later.
+    #[serde(default)]
+    pub restorable_from: Option<ClusterTime>,
+    /// The backup it was folded from, if its documents were not read from the source.
+    #[serde(default)]
+    pub folded_from: Option<OperationId>,
+    /// Whether it is to be folded from an earlier backup, without touching the source.
+    #[serde(default)]
+    pub folds: bool,
+    /// The earlier backup that it is compared with, once there is one.
+    #[serde(default)]
+    pub proof_base: Option<OperationId>,
+    /// What the comparison with the earlier backup found.
+    #[serde(default)]
+    pub proof: Option<ChainProof>,
+    /// What the newest comparison of a later backup with this one found.
+    #[serde(default)]
+    pub proved_by: Option<ChainProof>,
+}
+
+/// What the proof of a chain found: an earlier backup, folded to the instants of a later one, is that one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainProof {
+    /// The other backup.
+    pub with: OperationId,
+    /// Chunks of the later one that the fold gave.
+    pub equal: u64,
+    /// Chunks of the later one that the fold did not give.
+    pub different: u64,
+    /// Chunks of the later one that cannot be compared.
+    pub skipped: u64,
+    /// Chunks of the later one that should have been compared, and were not.
+    pub unproved: u64,
+}
+
+impl BackupDetail {
+    /// A request that nobody has begun to carry out.
+    #[must_use]
+    pub const fn requested(trigger: Trigger, force: bool) -> Self {
+        Self {
+            trigger,
+            force,
+            cluster_time: None,
+            consistency: None,
+            manifest_sha256: None,
+            lost: 0,
+            restorable_from: None,
+            folded_from: None,
+            folds: false,
+            proof_base: None,
+            proof: None,
+            proved_by: None,
+        }
+    }
 }
 
 /// A collection that was replaced, and the name under which it is kept.
@@ -145,6 +199,53 @@ pub struct RestoreDetail {
     pub dry_run: bool,
     /// What was replaced and where it is kept (the first hundred).
     pub kept_aside: Vec<KeptAside>,
+    /// The instant to restore to; none restores what the backup holds. Made exact by the plan.
+    #[serde(default)]
+    pub at: Option<RestoreTime>,
+}
+
+impl RestoreDetail {
+    /// A request to restore the newest good backup, that replaces nothing.
+    #[must_use]
+    pub const fn requested(full: bool) -> Self {
+        Self { backup: None, full, may_replace: false, dry_run: false, kept_aside: Vec::new(), at: None }
+    }
+}
+
+/// An instant to restore to, as an operator gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestoreTime {
+    /// The newest one that is restorable.
+    Latest,
+    /// This one; every change of it is in.
+    At(ClusterTime),
+}
+
+impl std::str::FromStr for RestoreTime {
+    type Err = Error;
+
+    /// Reads `latest`, `SECONDS,ORDINAL`, or `YYYY-MM-DD HH:MM:SS` in UTC, which includes the whole second.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if let Ok(exact) = text.parse() {
+            return Ok(Self::At(exact));
+        }
+        let civil = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
+            .iter()
+            .find_map(|form| jiff::civil::DateTime::strptime(form, text).ok());
+        let seconds = civil
+            .and_then(|civil| civil.to_zoned(jiff::tz::TimeZone::UTC).ok())
+            .and_then(|time| u32::try_from(time.timestamp().as_second()).ok());
+        let seconds = seconds.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "read a time to restore to").hint(
+                "write \"YYYY-MM-DD HH:MM:SS\" (UTC, with the whole second), SECONDS,ORDINAL, or latest",
+            )
+        })?;
+        Ok(Self::At(ClusterTime { seconds, ordinal: u32::MAX }))
+    }
 }
 
 /// What kind of operation it is, with what only that kind has.
@@ -301,6 +402,7 @@ impl Operation {
     #[must_use]
     pub fn resource(&self) -> crate::ports::Resource {
         match self.detail {
+            Detail::Backup(ref detail) if detail.folds => crate::ports::Resource::Folding,
             Detail::Backup(_) => crate::ports::Resource::Source,
             Detail::Restore(_) => crate::ports::Resource::Target(self.database.clone()),
         }

@@ -12,8 +12,9 @@ use crate::error::Result;
 use crate::format::{ObjectContext, ObjectKey};
 use crate::id::{ClusterTime, CollectionUuid, Fence, OperationId};
 use crate::namespace::Namespace;
-use crate::operation::{Failure, Operation, OperationKind};
+use crate::operation::{ChainProof, Failure, Operation, OperationKind};
 use crate::seal::MessageKey;
+use crate::timeline::{Break, EventBatch, Position, SliceRecord, TimelineHead};
 
 /// Tells the time.
 pub trait Clock: Send + Sync {
@@ -53,6 +54,9 @@ pub trait ObjectStore: Send + Sync {
 
     /// `length` bytes from `offset`, exactly; `Corrupt` if the object is shorter.
     async fn get_range(&self, key: ObjectKey, offset: u64, length: u64) -> Result<Bytes>;
+
+    /// Copies an object inside the bucket, as it is.
+    async fn copy(&self, from: ObjectKey, to: ObjectKey) -> Result<()>;
 
     /// The object's length; `None` if there is none.
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>>;
@@ -95,6 +99,8 @@ pub trait DataKeys: Send + Sync {
 pub enum Resource {
     /// The source: one backup at a time.
     Source,
+    /// What was taken of the source: one folded backup at a time.
+    Folding,
     /// A database of the target: one restore at a time.
     Target(String),
 }
@@ -135,6 +141,9 @@ pub trait Catalog: Send + Sync {
     /// is noted: a step that is still alive somewhere has no say any more.
     async fn record_failure(&self, kind: OperationKind, id: OperationId, failure: &Failure) -> Result<()>;
 
+    /// Notes on an earlier backup what the proof of a later one found, whatever else is written to the row meanwhile.
+    async fn record_proof(&self, id: OperationId, proof: &ChainProof) -> Result<()>;
+
     /// Ends an operation as failed, without holding its lease; `false` if it had ended already.
     async fn fail_operation(&self, operation: &Operation, now_millis: u64) -> Result<bool>;
 
@@ -163,6 +172,16 @@ pub trait Catalog: Send + Sync {
 
     /// The newest audit records, newest first, at most `count_max`.
     async fn audit(&self, count_max: u32) -> Result<Vec<AuditRecord>>;
+}
+
+/// The state machines.
+#[async_trait]
+pub trait Machines: Send + Sync {
+    /// Starts the execution of a backup that was asked for. Again: no error, and nothing more is started.
+    async fn start_backup(&self, id: OperationId) -> Result<()>;
+
+    /// As [`Machines::start_backup`], of a backup that is folded.
+    async fn start_synthesis(&self, id: OperationId) -> Result<()>;
 }
 
 /// Tells people.
@@ -220,6 +239,43 @@ pub trait DocumentStream: Send {
     /// The next documents, concatenated as the server sent them; `None` after the last. `SnapshotLost` if the
     /// instant is no longer readable: all that was read is to be thrown away.
     async fn next_batch(&mut self) -> Result<Option<Bytes>>;
+}
+
+/// Following the source's changes.
+#[async_trait]
+pub trait Changes: Send + Sync {
+    /// Opens the stream of every change of every database. `HistoryLost` if the changes from there on can no longer be
+    /// read; `Unsupported` if the next one is too large to be sent.
+    async fn follow(&self, position: &Position) -> Result<Box<dyn ChangeStream>>;
+}
+
+/// Changes being followed.
+#[async_trait]
+pub trait ChangeStream: Send {
+    /// The next changes, after at most a second or so; an empty batch if there are none. Errors as
+    /// [`Changes::follow`]'s.
+    async fn next_batch(&mut self) -> Result<EventBatch>;
+}
+
+/// What the catalog knows of a source's timeline. Everything read was written before (strong reads).
+#[async_trait]
+pub trait Timeline: Send + Sync {
+    /// How far it is; none before it began.
+    async fn head(&self) -> Result<Option<TimelineHead>>;
+
+    /// Begins the timeline, unless it has begun; gives the head there is then.
+    async fn begin(&self, head: &TimelineHead) -> Result<TimelineHead>;
+
+    /// Moves the head, and adds a slice and breaks, all or nothing. The head is given as it was read; what is stored
+    /// has the next revision. `Transient` if somebody else moved it since.
+    async fn advance(&self, head: &TimelineHead, slice: Option<&SliceRecord>, breaks: &[Break])
+    -> Result<()>;
+
+    /// The slices that have instants from `from` up to and without `to`, in order.
+    async fn slices(&self, from: ClusterTime, to: ClusterTime) -> Result<Vec<SliceRecord>>;
+
+    /// Every break, in the order of [`Break::from`].
+    async fn breaks(&self) -> Result<Vec<Break>>;
 }
 
 /// Reading collections, of the source as of a restore's target.

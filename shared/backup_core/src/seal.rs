@@ -5,6 +5,8 @@
 //! not end in a short record is refused as truncated. One key seals one message: data keys are drawn afresh for
 //! every attempt, and the salt is random all the same.
 
+mod record_opener;
+
 use aes_gcm::aead::{AeadInOut, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use hmac::{Hmac, Mac};
@@ -14,17 +16,20 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result, corrupt};
 
+pub use record_opener::{RecordOpener, plain_bytes};
+
 /// Plaintext bytes of every record but the last.
 pub const RECORD_BYTES: usize = 16 * 1024;
 /// Bytes of an authentication tag.
 pub const TAG_BYTES: usize = 16;
+/// Bytes of every sealed record but the last.
+pub const SEALED_RECORD_BYTES: usize = RECORD_BYTES + TAG_BYTES;
 /// Bytes before the first record: salt and commitment.
 pub const HEADER_BYTES: usize = SALT_BYTES + COMMITMENT_BYTES;
 const SALT_BYTES: usize = 24;
 const COMMITMENT_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
-const SEALED_RECORD_BYTES: usize = RECORD_BYTES + TAG_BYTES;
 /// The specification's bound on the record number.
 const RECORDS_MAX: u64 = 1 << 38;
 const INFO: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
@@ -56,19 +61,37 @@ impl Schedule {
         })
     }
 
-    /// The nonce of the next record; counts it.
-    fn next_nonce(&mut self) -> Result<Nonce<aes_gcm::aead::consts::U12>> {
-        if self.records >= RECORDS_MAX {
+    /// What opens the message that begins with `header`, if it was sealed under `key` and bound to `context`.
+    fn of_message(key: &MessageKey, context: &[u8], header: &[u8; HEADER_BYTES]) -> Result<Self> {
+        let (salt, commitment) = header.split_at(SALT_BYTES);
+        let salt = salt.try_into().map_err(|_| Error::new(ErrorKind::Internal, "cut a salt"))?;
+        let schedule = Self::derive(key, salt, context)?;
+        if bool::from(schedule.commitment.ct_eq(commitment)) {
+            Ok(schedule)
+        } else {
+            Err(corrupt("open a sealed object: the commitment does not match (another key, place or time)"))
+        }
+    }
+
+    /// The number of the next record; counts it.
+    const fn next_record(&mut self) -> u64 {
+        let number = self.records;
+        self.records += 1;
+        number
+    }
+
+    /// The nonce of record `number`.
+    fn nonce(&self, number: u64) -> Result<Nonce<aes_gcm::aead::consts::U12>> {
+        if number >= RECORDS_MAX {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "seal or open more than 2^38 records in one object",
             ));
         }
         let mut nonce = self.base_nonce;
-        for (byte, counter) in nonce.iter_mut().rev().zip(self.records.to_le_bytes()) {
+        for (byte, counter) in nonce.iter_mut().rev().zip(number.to_le_bytes()) {
             *byte ^= counter;
         }
-        self.records += 1;
         Ok(nonce.into())
     }
 }
@@ -141,7 +164,8 @@ impl Sealer {
     }
 
     fn record(&mut self, plain: &[&[u8]], out: &mut Vec<u8>) -> Result<()> {
-        let nonce = self.schedule.next_nonce()?;
+        let number = self.schedule.next_record();
+        let nonce = self.schedule.nonce(number)?;
         let start = out.len();
         for piece in plain {
             out.extend_from_slice(piece);
@@ -178,12 +202,13 @@ impl Opener {
         let mut used = 0;
         if self.schedule.is_none() {
             let Some((header, _)) = self.pending.split_first_chunk::<HEADER_BYTES>() else { return Ok(()) };
-            self.schedule = Some(self.check_header(header)?);
+            self.schedule = Some(Schedule::of_message(&self.key, &self.context, header)?);
             used = HEADER_BYTES;
         }
         let Some(schedule) = &mut self.schedule else { return Ok(()) };
         while let Some(record) = self.pending.get(used..used + SEALED_RECORD_BYTES) {
-            open_record(schedule, record, out)?;
+            let number = schedule.next_record();
+            open_record(schedule, number, record, out)?;
             used += SEALED_RECORD_BYTES;
         }
         self.pending.drain(..used);
@@ -193,26 +218,17 @@ impl Opener {
     /// Appends the plaintext of the last record; an error if the message was cut short.
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<()> {
         match &mut self.schedule {
-            Some(schedule) if self.pending.len() >= TAG_BYTES => open_record(schedule, &self.pending, out),
+            Some(schedule) if self.pending.len() >= TAG_BYTES => {
+                let number = schedule.next_record();
+                open_record(schedule, number, &self.pending, out)
+            }
             _ => Err(corrupt("open a sealed object: truncated, it has no final short record")),
-        }
-    }
-
-    fn check_header(&self, header: &[u8; HEADER_BYTES]) -> Result<Schedule> {
-        let (salt, commitment) = header.split_at(SALT_BYTES);
-        let salt = salt.try_into().map_err(|_| Error::new(ErrorKind::Internal, "cut a salt"))?;
-        let schedule = Schedule::derive(&self.key, salt, &self.context)?;
-        if bool::from(schedule.commitment.ct_eq(commitment)) {
-            Ok(schedule)
-        } else {
-            Err(corrupt("open a sealed object: the commitment does not match (another key, place or time)"))
         }
     }
 }
 
-fn open_record(schedule: &mut Schedule, record: &[u8], out: &mut Vec<u8>) -> Result<()> {
-    let number = schedule.records;
-    let nonce = schedule.next_nonce()?;
+fn open_record(schedule: &Schedule, number: u64, record: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    let nonce = schedule.nonce(number)?;
     let Some((body, tag)) = record.split_last_chunk::<TAG_BYTES>() else {
         return Err(corrupt(format!("open record {number}: shorter than its tag")));
     };

@@ -18,6 +18,9 @@ pub struct Settings {
     pub compress_workers: usize,
     /// How many inserts are in flight at the same time in a restore.
     pub insert_workers: usize,
+    /// How old the newest backup of a database may be before it is folded into a new one (the procedures' incremental
+    /// updates), in seconds.
+    pub folding_seconds: u32,
 }
 
 impl Settings {
@@ -45,7 +48,13 @@ impl Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { chunk_target_bytes: 256 * MIB, compression_level: 3, compress_workers: 2, insert_workers: 4 }
+        Self {
+            chunk_target_bytes: 256 * MIB,
+            compression_level: 3,
+            compress_workers: 2,
+            insert_workers: 4,
+            folding_seconds: 6 * 3600,
+        }
     }
 }
 

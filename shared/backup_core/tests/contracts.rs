@@ -1,6 +1,6 @@
 //! The ports in memory keep the contracts that the real ones keep.
 
-use backup_testkit::{DirectoryStore, MemoryCatalog, MemoryKeys, MemoryStore, contract};
+use backup_testkit::{DirectoryStore, MemoryCatalog, MemoryKeys, MemoryStore, MemoryTimeline, contract};
 
 #[tokio::test]
 async fn the_bucket_in_memory() {
@@ -23,4 +23,9 @@ async fn the_catalog_in_memory() {
     contract::catalog_rows(&MemoryCatalog::default()).await;
     contract::catalog_leases(&MemoryCatalog::default()).await;
     contract::catalog_audit(&MemoryCatalog::default()).await;
+}
+
+#[tokio::test]
+async fn the_timeline_in_memory() {
+    contract::timeline(&MemoryTimeline::default()).await;
 }

@@ -317,7 +317,7 @@ impl DataKeys for AnotherKey {
 #[tokio::test]
 async fn another_key_opens_nothing() {
     let scene = Scene::verified().await;
-    let World { cluster, store, catalog, alerts, clock, .. } = &scene.world;
+    let World { cluster, store, catalog, timeline, alerts, clock, .. } = &scene.world;
     for (of, named) in [(ObjectKind::Manifest, MANIFEST), (ObjectKind::Chunk, "/chunks/0-")] {
         let keys = &AnotherKey { keys: scene.world.keys.clone(), of };
         let ports = verify_checksums::Ports { store, keys, catalog, clock };
@@ -325,9 +325,9 @@ async fn another_key_opens_nothing() {
         refused("verify", verified, ErrorKind::Corrupt, &[named]);
 
         let (id, settings) = (scene.request_restore().await, World::settings());
-        let ports = plan_restore::Ports { target: cluster, store, keys, catalog, alerts, clock };
+        let ports = plan_restore::Ports { target: cluster, store, keys, catalog, timeline, alerts, clock };
         let planned = plan_restore::run(ports, &settings, id).await;
-        let ports = restore_chunk::Ports { target: cluster, store, keys, catalog, clock };
+        let ports = restore_chunk::Ports { target: cluster, store, keys, catalog, timeline, clock };
         let restored = match planned {
             Ok(_) => restore_chunk::run(ports, &settings, id, EVERYTHING).await,
             Err(why) => Err(why),

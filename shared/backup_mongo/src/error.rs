@@ -10,6 +10,15 @@ const SNAPSHOT_LOST: [i32; 4] = [
     246, // SnapshotUnavailable: changed after the instant
     361, // CollectionUUIDMismatch: another collection has the name
 ];
+/// The place where a change stream was to go on is not to be found any more.
+const HISTORY_LOST: [i32; 3] = [
+    260, // InvalidResumeToken: of another cluster, or of one that was set back since
+    280, // ChangeStreamFatalError: the change of the token is not in the oplog
+    286, // ChangeStreamHistoryLost
+];
+/// `BSONObjectTooLarge`: a change of a document of nearly 16 MB, with what a change stream adds to it. The stream
+/// comes no further, however often it is opened.
+const TOO_LARGE: i32 = 10334;
 const DENIED: [i32; 3] = [13, 18, 8000];
 /// Elections, shutdowns, timeouts, conflicts, pressure on the cache, index builds in the way, cursors that a restart,
 /// a drop or a rename ended (read again, the collection tells), and a capped collection that overtook its reader.
@@ -25,6 +34,8 @@ pub(crate) mod code {
     pub(crate) const NAMESPACE_NOT_FOUND: i32 = 26;
     pub(crate) const NAMESPACE_EXISTS: i32 = 48;
     pub(crate) const DUPLICATE_KEY: i32 = 11000;
+    /// A command, or a stage of one, has a field that the server does not know.
+    pub(crate) const UNKNOWN_FIELD: i32 = 40415;
 }
 
 /// The server's code, if it refused a command.
@@ -84,12 +95,14 @@ fn refusal<F: FnOnce(ErrorKind, String) -> Error>(
     };
     move |of: F| match code {
         _ if SNAPSHOT_LOST.contains(&code) => of(ErrorKind::SnapshotLost, text),
+        _ if HISTORY_LOST.contains(&code) => of(ErrorKind::HistoryLost, text),
         _ if DENIED.contains(&code) => {
             of(ErrorKind::Denied, text).hint("the README lists the privileges each of the two users needs")
         }
         _ if TRANSIENT.contains(&code) => of(ErrorKind::Transient, text),
         _ if code == code::NAMESPACE_EXISTS => of(ErrorKind::Conflict, text),
         _ if code == code::DUPLICATE_KEY => of(ErrorKind::ValidationFailed, text),
+        _ if code == TOO_LARGE => of(ErrorKind::Unsupported, text),
         _ => of(ErrorKind::Internal, text),
     }
 }
@@ -128,6 +141,8 @@ mod tests {
         for (code, kind) in [
             (239, ErrorKind::SnapshotLost),
             (361, ErrorKind::SnapshotLost),
+            (286, ErrorKind::HistoryLost),
+            (10334, ErrorKind::Unsupported),
             (13, ErrorKind::Denied),
             (11602, ErrorKind::Transient),
             (48, ErrorKind::Conflict),

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use backup_core::alert::Alert;
 use backup_core::audit::{AuditRecord, AuditStatus};
 use backup_core::id::{Fence, OperationId};
-use backup_core::operation::{Failure, Operation, OperationKind, OperationState};
-use backup_core::ports::{Alerts, Catalog, Lease, Resource};
+use backup_core::operation::{ChainProof, Failure, Operation, OperationKind, OperationState};
+use backup_core::ports::{Alerts, Catalog, Lease, Machines, Resource};
 use backup_core::{Error, ErrorKind, Result};
 
 #[derive(Default)]
@@ -93,6 +93,14 @@ impl Catalog for MemoryCatalog {
         if !row.state.is_final() {
             row.failure = Some(failure.clone());
         }
+        Ok(())
+    }
+
+    async fn record_proof(&self, id: OperationId, proof: &ChainProof) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let missing = || Error::new(ErrorKind::NotFound, format!("look up {id}"));
+        let row = state.operations.get_mut(&(OperationKind::Backup, id)).ok_or_else(missing)?;
+        row.backup_mut()?.proved_by = Some(*proof);
         Ok(())
     }
 
@@ -193,6 +201,35 @@ impl MemoryAlerts {
 impl Alerts for MemoryAlerts {
     async fn publish(&self, alert: &Alert) -> Result<()> {
         self.published.lock().unwrap().push(alert.clone());
+        Ok(())
+    }
+}
+
+/// The state machines: what was to be started. Clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryMachines {
+    started: Arc<Mutex<Vec<OperationId>>>,
+}
+
+impl MemoryMachines {
+    /// The backups that were started, each once.
+    #[must_use]
+    pub fn started(&self) -> Vec<OperationId> {
+        self.started.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Machines for MemoryMachines {
+    async fn start_synthesis(&self, id: OperationId) -> Result<()> {
+        self.start_backup(id).await
+    }
+
+    async fn start_backup(&self, id: OperationId) -> Result<()> {
+        let mut started = self.started.lock().unwrap();
+        if !started.contains(&id) {
+            started.push(id);
+        }
         Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //! 32-bit integers.
 //!
 //! It lies where the real server lies: a range that is read at an instant the server forgot, or by a name behind
-//! which there is another collection, is lost; `_id`s that are there are skipped on insert.
+//! which there is another collection, is lost; `_id`s that are there are skipped on insert. Whatever changes it, our
+//! own restores as well, is told in its stream of changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,10 +16,13 @@ use backup_core::ports::{
     ChunkRead, DocumentStream, InsertRules, Sampled, ServerFacts, SizeHint, Source, Target,
 };
 use backup_core::{Error, ErrorKind, Result};
-use bson::{RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 use bytes::{Bytes, BytesMut};
 
-const SECONDS: u32 = 1_795_312_800;
+use crate::changes::{ChangeLog, instant};
+use crate::event::{What, id_of, modify_index, with_field, with_id_first};
+use crate::fixture::DATABASE;
+
 /// Documents in one batch.
 const BATCH: usize = 7;
 
@@ -38,9 +42,10 @@ struct State {
     created: u64,
     collections: BTreeMap<String, Collection>,
     haunted: BTreeMap<String, u32>,
+    changes: ChangeLog,
 }
 
-/// A cluster with one database (its name does not matter). Clones share it.
+/// A cluster with one database. Clones share it. Calls may name any database; in changes it is [`DATABASE`].
 #[derive(Clone, Default)]
 pub struct MemoryCluster {
     state: Arc<Mutex<State>>,
@@ -60,7 +65,29 @@ impl MemoryCluster {
 
     /// Inserts or replaces a document.
     pub fn write(&self, name: &str, document: &RawDocument) {
-        self.state.lock().unwrap().write(name, document.as_bytes());
+        self.state.lock().unwrap().write(name, document);
+    }
+
+    /// Inserts or replaces a document, and tells the stream nothing.
+    pub fn write_silently(&self, name: &str, document: &RawDocument) {
+        let mut state = self.state.lock().unwrap();
+        state.now += 1;
+        let (now, id) = (state.now, id_of(document));
+        state.collections.get_mut(name).unwrap().keep(now, id, Some(with_id_first(document)));
+    }
+
+    /// Inserts or replaces documents in one transaction.
+    pub fn write_together(&self, name: &str, documents: impl IntoIterator<Item = RawDocumentBuf>) {
+        let mut state = self.state.lock().unwrap();
+        state.now += 1;
+        state.changes.begin_transaction();
+        documents.into_iter().for_each(|document| state.put(name, &document));
+        state.changes.end_transaction();
+    }
+
+    /// Sets a top-level field of a document that is there.
+    pub fn update(&self, name: &str, id: i32, field: &str, value: impl Into<RawBson>) {
+        self.state.lock().unwrap().update(name, id, field, &value.into());
     }
 
     /// Lets a writer insert into `name` right after each of the next `times` renames of it to another name.
@@ -70,11 +97,12 @@ impl MemoryCluster {
 
     /// Deletes a document.
     pub fn delete(&self, name: &str, id: i32) {
-        let mut state = self.state.lock().unwrap();
-        state.now += 1;
-        let now = state.now;
-        let versions = state.collections.get_mut(name).unwrap().documents.entry(id).or_default();
-        versions.push((now, None));
+        self.state.lock().unwrap().delete(name, id);
+    }
+
+    /// Lets time go on without a change, as a server does when it is idle.
+    pub fn tick(&self) {
+        self.state.lock().unwrap().now += 1;
     }
 
     /// Forgets every instant before now.
@@ -82,6 +110,25 @@ impl MemoryCluster {
         let mut state = self.state.lock().unwrap();
         state.now += 1;
         state.oldest = state.now;
+    }
+
+    /// Forgets every change before now.
+    pub fn forget_changes(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.now += 1;
+        let now = state.now;
+        state.changes.forget_before(now);
+    }
+
+    /// Makes the next change too large for the stream.
+    pub fn oversize_next(&self) {
+        self.state.lock().unwrap().changes.oversize_next();
+    }
+
+    /// Gives what was recorded and the present instant to `read`.
+    pub(crate) fn with_changes<T>(&self, read: impl FnOnce(&ChangeLog, u32) -> T) -> T {
+        let state = self.state.lock().unwrap();
+        read(&state.changes, state.now)
     }
 
     /// Every collection and view with its documents, but for our own staging and aside collections.
@@ -102,6 +149,7 @@ impl MemoryCluster {
 
 impl State {
     fn create(&mut self, name: &str, options: &RawDocumentBuf) {
+        self.drop_namespace(name);
         self.now += 1;
         self.created += 1;
         let is_view = matches!(options.get("viewOn"), Ok(Some(_)));
@@ -119,15 +167,97 @@ impl State {
             },
             unfinished_indexes: vec![],
         };
+        self.changes.record(self.now, &namespace, What::Create);
         let collection = Collection { namespace, named: self.now, documents: BTreeMap::new() };
         self.collections.insert(name.to_owned(), collection);
     }
 
-    fn write(&mut self, name: &str, document: &[u8]) {
+    fn drop_namespace(&mut self, name: &str) {
+        if let Some(dropped) = self.collections.remove(name) {
+            self.now += 1;
+            self.changes.record(self.now, &dropped.namespace, What::Drop);
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        self.existing(from)?;
+        let mut collection = self.collections.remove(from).unwrap();
+        let dropped = self.collections.remove(to).and_then(|it| it.namespace.uuid);
         self.now += 1;
-        let now = self.now;
-        let versions = self.collections.get_mut(name).unwrap().documents.entry(id_of(document)).or_default();
-        versions.push((now, Some(Bytes::copy_from_slice(document))));
+        self.changes.record(self.now, &collection.namespace, What::Rename { to, dropped });
+        collection.named = self.now;
+        to.clone_into(&mut collection.namespace.name);
+        self.collections.insert(to.to_owned(), collection);
+        let left = self.haunted.get(from).copied().unwrap_or(0);
+        if left > 0 {
+            self.haunted.insert(from.to_owned(), left - 1);
+            self.create(from, &RawDocumentBuf::new());
+            self.write(from, &rawdoc! { "_id": -1, "by": "a writer" });
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, name: &str, document: &RawDocument) {
+        self.now += 1;
+        self.put(name, document);
+    }
+
+    /// Inserts or replaces a document without letting time go on.
+    fn put(&mut self, name: &str, document: &RawDocument) {
+        let collection = self.collections.get_mut(name).unwrap();
+        let (id, stored) = (id_of(document), with_id_first(document));
+        let is_there = collection.newest(id).is_some();
+        let what = if is_there { What::Replace(document) } else { What::Insert(&stored) };
+        self.changes.record(self.now, &collection.namespace, what);
+        collection.keep(self.now, id, Some(stored));
+    }
+
+    fn update(&mut self, name: &str, id: i32, field: &str, value: &RawBson) {
+        self.now += 1;
+        let collection = self.collections.get_mut(name).unwrap();
+        let document = RawDocument::from_bytes(collection.newest(id).unwrap()).unwrap();
+        let is_new = document.get(field).unwrap().is_none();
+        let changed = with_field(document, field, value.as_raw_bson_ref());
+        self.changes.record(self.now, &collection.namespace, What::Update { id, field, value, is_new });
+        collection.keep(self.now, id, Some(changed));
+    }
+
+    fn delete(&mut self, name: &str, id: i32) {
+        self.now += 1;
+        let collection = self.collections.get_mut(name).unwrap();
+        if collection.newest(id).is_some() {
+            self.changes.record(self.now, &collection.namespace, What::Delete(id));
+            collection.keep(self.now, id, None);
+        }
+    }
+
+    fn create_indexes(&mut self, name: &str, indexes: &[RawDocumentBuf]) -> Result<()> {
+        let there = &self.existing(name)?.namespace.indexes;
+        let new: Vec<_> = indexes.iter().filter(|index| !there.contains(index)).cloned().collect();
+        if !new.is_empty() {
+            self.now += 1;
+            let namespace = &mut self.collections.get_mut(name).unwrap().namespace;
+            self.changes.record(self.now, namespace, What::CreateIndexes(&new));
+            namespace.indexes.extend(new);
+        }
+        Ok(())
+    }
+
+    fn modify(&mut self, name: &str, fields: &RawDocument) -> Result<()> {
+        self.existing(name)?;
+        self.now += 1;
+        let namespace = &mut self.collections.get_mut(name).unwrap().namespace;
+        self.changes.record(self.now, namespace, What::Modify(fields));
+        for element in fields {
+            let (field, value) = element.unwrap();
+            match value {
+                RawBsonRef::Document(change) if field.as_str() == "index" => {
+                    modify_index(&mut namespace.indexes, change);
+                }
+                _ => namespace.options = with_field(&namespace.options, field.as_str(), value),
+            }
+        }
+        Ok(())
     }
 
     fn existing(&mut self, name: &str) -> Result<&mut Collection> {
@@ -138,20 +268,22 @@ impl State {
 
 impl Collection {
     fn at(&self, time: u32, range: &IdRange) -> Vec<Bytes> {
-        let lower = range.lower.as_ref().map_or(i32::MIN, |id| id_of(id.as_document().as_bytes()));
-        let upper = range.upper.as_ref().map(|id| id_of(id.as_document().as_bytes()));
+        let lower = range.lower.as_ref().map_or(i32::MIN, |id| id_of(id.as_document()));
+        let upper = range.upper.as_ref().map(|id| id_of(id.as_document()));
         let inside =
             self.documents.range(lower..).take_while(|(id, _)| upper.is_none_or(|upper| **id < upper));
         inside
             .filter_map(|(_, versions)| versions.iter().rfind(|(from, _)| *from <= time)?.1.clone())
             .collect()
     }
-}
 
-fn id_of(document: &[u8]) -> i32 {
-    match RawDocument::from_bytes(document).unwrap().get("_id") {
-        Ok(Some(RawBsonRef::Int32(id))) => id,
-        other => panic!("the cluster in memory needs a 32-bit _id, not {other:?}"),
+    fn newest(&self, id: i32) -> Option<&Bytes> {
+        self.documents.get(&id)?.last()?.1.as_ref()
+    }
+
+    fn keep(&mut self, now: u32, id: i32, document: Option<RawDocumentBuf>) {
+        let version = document.map(|document| Bytes::from(document.into_bytes()));
+        self.documents.entry(id).or_default().push((now, version));
     }
 }
 
@@ -173,11 +305,11 @@ impl Source for MemoryCluster {
     }
 
     async fn cluster_time(&self) -> Result<ClusterTime> {
-        Ok(ClusterTime { seconds: SECONDS, ordinal: self.state.lock().unwrap().now })
+        Ok(instant(self.state.lock().unwrap().now))
     }
 
     async fn databases(&self) -> Result<Vec<String>> {
-        Ok(vec!["crm".to_owned()])
+        Ok(vec![DATABASE.to_owned()])
     }
 
     async fn namespaces(&self, _database: &str) -> Result<Vec<Namespace>> {
@@ -240,9 +372,8 @@ impl Target for MemoryCluster {
     async fn insert(&self, _database: &str, name: &str, documents: Bytes, _rules: InsertRules) -> Result<()> {
         let mut state = self.state.lock().unwrap();
         for document in split_documents(&documents) {
-            let document = document?;
-            let there = state.existing(name)?.documents.contains_key(&id_of(document));
-            if !there {
+            let document = RawDocument::from_bytes(document?).unwrap();
+            if state.existing(name)?.newest(id_of(document)).is_none() {
                 state.write(name, document);
             }
         }
@@ -250,29 +381,11 @@ impl Target for MemoryCluster {
     }
 
     async fn create_indexes(&self, _database: &str, name: &str, indexes: &[RawDocumentBuf]) -> Result<()> {
-        let mut state = self.state.lock().unwrap();
-        let there = &mut state.existing(name)?.namespace.indexes;
-        for index in indexes {
-            if !there.contains(index) {
-                there.push(index.clone());
-            }
-        }
-        Ok(())
+        self.state.lock().unwrap().create_indexes(name, indexes)
     }
 
     async fn modify(&self, _database: &str, name: &str, fields: &RawDocumentBuf) -> Result<()> {
-        let mut state = self.state.lock().unwrap();
-        let namespace = &mut state.existing(name)?.namespace;
-        if let Ok(change) = fields.get_document("index") {
-            let wanted = change.get_str("name").unwrap();
-            let index =
-                namespace.indexes.iter_mut().find(|it| it.get_str("name").unwrap() == wanted).unwrap();
-            if matches!(index.get("expireAfterSeconds"), Ok(None)) {
-                index
-                    .append(bson::cstr!("expireAfterSeconds"), change.get_i32("expireAfterSeconds").unwrap());
-            }
-        }
-        Ok(())
+        self.state.lock().unwrap().modify(name, fields)
     }
 
     async fn rename(&self, _database: &str, from: &str, to: &str) -> Result<()> {
@@ -280,30 +393,15 @@ impl Target for MemoryCluster {
         if state.collections.contains_key(to) {
             return Err(Error::new(ErrorKind::Conflict, format!("rename to {to:?}: the name is taken")));
         }
-        state.existing(from)?;
-        let mut collection = state.collections.remove(from).unwrap();
-        state.now += 1;
-        collection.named = state.now;
-        to.clone_into(&mut collection.namespace.name);
-        state.collections.insert(to.to_owned(), collection);
-        let left = state.haunted.get(from).copied().unwrap_or(0);
-        if left > 0 {
-            state.haunted.insert(from.to_owned(), left - 1);
-            state.create(from, &RawDocumentBuf::new());
-            state.write(from, rawdoc! { "_id": -1, "by": "a writer" }.as_bytes());
-        }
-        Ok(())
+        state.rename(from, to)
     }
 
-    async fn replace(&self, database: &str, from: &str, to: &str) -> Result<()> {
-        self.state.lock().unwrap().collections.remove(to);
-        self.rename(database, from, to).await
+    async fn replace(&self, _database: &str, from: &str, to: &str) -> Result<()> {
+        self.state.lock().unwrap().rename(from, to)
     }
 
     async fn drop_namespace(&self, _database: &str, name: &str) -> Result<()> {
-        let mut state = self.state.lock().unwrap();
-        state.now += 1;
-        state.collections.remove(name);
+        self.state.lock().unwrap().drop_namespace(name);
         Ok(())
     }
 }

@@ -72,6 +72,11 @@ impl ObjectStore for DirectoryStore {
             .map_err(|_| Error::new(ErrorKind::Corrupt, "get a range: the object is shorter"))
     }
 
+    async fn copy(&self, from: ObjectKey, to: ObjectKey) -> Result<()> {
+        let object = self.get(from, u64::MAX).await?;
+        self.put(to, object).await
+    }
+
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>> {
         match fs::metadata(self.path(key)?) {
             Ok(found) => Ok(Some(found.len())),

@@ -10,12 +10,14 @@ use backup_core::audit::AuditRecord;
 use backup_core::format::{ObjectContext, ObjectKey};
 use backup_core::id::{ClusterTime, CollectionUuid, Fence, OperationId};
 use backup_core::namespace::Namespace;
-use backup_core::operation::{Failure, Operation, OperationKind};
+use backup_core::operation::{ChainProof, Failure, Operation, OperationKind};
 use backup_core::ports::{
-    Alerts, Catalog, ChunkRead, DataKey, DataKeys, DocumentStream, InsertRules, Lease, ObjectStore,
-    PutOutcome, Resource, Sampled, ServerFacts, SizeHint, Source, Target, Upload,
+    Alerts, Catalog, ChangeStream, Changes, ChunkRead, DataKey, DataKeys, DocumentStream, InsertRules, Lease,
+    Machines, ObjectStore, PutOutcome, Resource, Sampled, ServerFacts, SizeHint, Source, Target, Timeline,
+    Upload,
 };
 use backup_core::seal::MessageKey;
+use backup_core::timeline::{Break, EventBatch, Position, SliceRecord, TimelineHead};
 use backup_core::{Error, ErrorKind, Result};
 use bson::RawDocumentBuf;
 use bytes::Bytes;
@@ -94,6 +96,9 @@ impl<T: ObjectStore> ObjectStore for Faulty<T> {
     async fn get_range(&self, key: ObjectKey, offset: u64, length: u64) -> Result<Bytes> {
         self.faults.call(self.inner.get_range(key, offset, length)).await
     }
+    async fn copy(&self, from: ObjectKey, to: ObjectKey) -> Result<()> {
+        self.faults.call(self.inner.copy(from, to)).await
+    }
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>> {
         self.faults.call(self.inner.size(key)).await
     }
@@ -142,6 +147,9 @@ impl<T: Catalog> Catalog for Faulty<T> {
     async fn record_failure(&self, kind: OperationKind, id: OperationId, failure: &Failure) -> Result<()> {
         self.faults.call(self.inner.record_failure(kind, id, failure)).await
     }
+    async fn record_proof(&self, id: OperationId, proof: &ChainProof) -> Result<()> {
+        self.faults.call(self.inner.record_proof(id, proof)).await
+    }
     async fn fail_operation(&self, operation: &Operation, now_millis: u64) -> Result<bool> {
         self.faults.call(self.inner.fail_operation(operation, now_millis)).await
     }
@@ -169,6 +177,40 @@ impl<T: Catalog> Catalog for Faulty<T> {
     }
     async fn audit(&self, count_max: u32) -> Result<Vec<AuditRecord>> {
         self.faults.call(self.inner.audit(count_max)).await
+    }
+}
+
+#[async_trait]
+impl<T: Timeline> Timeline for Faulty<T> {
+    async fn head(&self) -> Result<Option<TimelineHead>> {
+        self.faults.call(self.inner.head()).await
+    }
+    async fn begin(&self, head: &TimelineHead) -> Result<TimelineHead> {
+        self.faults.call(self.inner.begin(head)).await
+    }
+    async fn advance(
+        &self,
+        head: &TimelineHead,
+        slice: Option<&SliceRecord>,
+        breaks: &[Break],
+    ) -> Result<()> {
+        self.faults.call(self.inner.advance(head, slice, breaks)).await
+    }
+    async fn slices(&self, from: ClusterTime, to: ClusterTime) -> Result<Vec<SliceRecord>> {
+        self.faults.call(self.inner.slices(from, to)).await
+    }
+    async fn breaks(&self) -> Result<Vec<Break>> {
+        self.faults.call(self.inner.breaks()).await
+    }
+}
+
+#[async_trait]
+impl<T: Machines> Machines for Faulty<T> {
+    async fn start_backup(&self, id: OperationId) -> Result<()> {
+        self.faults.call(self.inner.start_backup(id)).await
+    }
+    async fn start_synthesis(&self, id: OperationId) -> Result<()> {
+        self.faults.call(self.inner.start_synthesis(id)).await
     }
 }
 
@@ -219,6 +261,26 @@ struct FaultyStream {
 #[async_trait]
 impl DocumentStream for FaultyStream {
     async fn next_batch(&mut self) -> Result<Option<Bytes>> {
+        self.faults.call(self.inner.next_batch()).await
+    }
+}
+
+#[async_trait]
+impl<T: Changes> Changes for Faulty<T> {
+    async fn follow(&self, position: &Position) -> Result<Box<dyn ChangeStream>> {
+        let inner = self.faults.call(self.inner.follow(position)).await?;
+        Ok(Box::new(FaultyChanges { inner, faults: self.faults.clone() }))
+    }
+}
+
+struct FaultyChanges {
+    inner: Box<dyn ChangeStream>,
+    faults: Faults,
+}
+
+#[async_trait]
+impl ChangeStream for FaultyChanges {
+    async fn next_batch(&mut self) -> Result<EventBatch> {
         self.faults.call(self.inner.next_batch()).await
     }
 }

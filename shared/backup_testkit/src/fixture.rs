@@ -2,8 +2,9 @@
 
 use backup_core::Result;
 use backup_core::flows::{
-    abandon_restore, build_indexes, close, dump_chunk, finish_restore, plan_restore, restore_chunk,
-    seal_backup, trigger_backup, validate_chunk, verify_checksums,
+    abandon_restore, build_indexes, capture_log, close, dump_chunk, finish_restore, fold_chunk, plan_proof,
+    plan_restore, plan_synthesis, prove_chunk, restore_chunk, seal_backup, seal_synthesis, trigger_backup,
+    validate_chunk, verify_checksums,
 };
 use backup_core::format::{ObjectKey, WorkItem, read_work_items};
 use backup_core::id::OperationId;
@@ -12,7 +13,10 @@ use backup_core::ports::{Catalog, Clock, ObjectStore};
 use backup_core::settings::Settings;
 use bson::{RawDocumentBuf, rawdoc};
 
-use crate::{Faults, Faulty, MemoryAlerts, MemoryCatalog, MemoryCluster, MemoryKeys, MemoryStore, TestClock};
+use crate::{
+    Faults, Faulty, MemoryAlerts, MemoryCatalog, MemoryCluster, MemoryKeys, MemoryMachines, MemoryStore,
+    MemoryTimeline, TestClock,
+};
 
 /// Everything outside, in memory.
 #[derive(Clone, Default)]
@@ -25,6 +29,10 @@ pub struct World {
     pub keys: MemoryKeys,
     /// The catalog.
     pub catalog: MemoryCatalog,
+    /// The timeline.
+    pub timeline: MemoryTimeline,
+    /// The state machines.
+    pub machines: MemoryMachines,
     /// What was told to people.
     pub alerts: MemoryAlerts,
     /// The clock.
@@ -42,8 +50,20 @@ pub enum Step {
     SealBackup,
     /// `verify-checksums`, for one work item.
     VerifyChecksums(WorkItem),
+    /// `capture-log`.
+    CaptureLog,
+    /// `plan-proof`.
+    PlanProof,
+    /// `prove-chunk`, for one work item.
+    ProveChunk(WorkItem),
     /// `close`.
     Close,
+    /// `plan-synthesis`.
+    PlanSynthesis,
+    /// `fold-chunk`, for one work item.
+    FoldChunk(WorkItem),
+    /// `seal-synthesis`.
+    SealSynthesis,
     /// `plan-restore`.
     PlanRestore,
     /// `restore-chunk`, for one work item.
@@ -90,21 +110,20 @@ impl World {
 
     /// Asks for a backup of the whole database.
     pub async fn request_backup(&self, force: bool) -> OperationId {
-        let detail = BackupDetail {
-            trigger: Trigger::Manual,
-            force,
-            cluster_time: None,
-            consistency: None,
-            manifest_sha256: None,
-            lost: 0,
-        };
+        let detail = BackupDetail::requested(Trigger::Manual, force);
+        self.request(&[], Detail::Backup(detail)).await
+    }
+
+    /// Asks for a backup that is folded from the newest one.
+    pub async fn request_synthesis(&self) -> OperationId {
+        let detail = BackupDetail { folds: true, ..BackupDetail::requested(Trigger::Automated, false) };
         self.request(&[], Detail::Backup(detail)).await
     }
 
     /// Asks for a restore; of the whole database if no collections are named.
     pub async fn request_restore(&self, collections: &[&str], may_replace: bool) -> OperationId {
         let full = collections.is_empty();
-        let detail = RestoreDetail { backup: None, full, may_replace, dry_run: false, kept_aside: vec![] };
+        let detail = RestoreDetail { may_replace, ..RestoreDetail::requested(full) };
         self.request(collections, Detail::Restore(detail)).await
     }
 
@@ -131,10 +150,12 @@ impl World {
         let keys = &Faulty::new(self.keys.clone(), faults);
         let catalog = &Faulty::new(self.catalog.clone(), faults);
         let alerts = &Faulty::new(self.alerts.clone(), faults);
+        let timeline = &Faulty::new(self.timeline.clone(), faults);
+        let machines = &Faulty::new(self.machines.clone(), faults);
         let (clock, settings) = (&self.clock, &Self::settings());
         match step {
             Step::TriggerBackup => {
-                let ports = trigger_backup::Ports { source: cluster, store, keys, catalog, clock };
+                let ports = trigger_backup::Ports { source: cluster, store, keys, catalog, timeline, clock };
                 trigger_backup::run(ports, settings, id).await.map(|_| ())
             }
             Step::DumpChunk(item) => {
@@ -148,13 +169,63 @@ impl World {
             Step::VerifyChecksums(item) => {
                 verify_checksums::run(verify_checksums::Ports { store, keys, catalog, clock }, id, item).await
             }
-            Step::Close => close::run(close::Ports { store, keys, catalog, clock }, id).await,
+            Step::CaptureLog => {
+                self.cluster.tick(); // as a server does by itself every ten seconds
+                let (changes, source) = (cluster, cluster);
+                let ports = capture_log::Ports {
+                    changes,
+                    source,
+                    store,
+                    keys,
+                    timeline,
+                    catalog,
+                    machines,
+                    alerts,
+                    clock,
+                };
+                capture_log::run(ports, settings, "main".parse()?).await
+            }
+            Step::PlanProof => {
+                plan_proof::run(plan_proof::Ports { store, keys, catalog, timeline }, id).await.map(|_| ())
+            }
+            Step::ProveChunk(item) => {
+                let ports = prove_chunk::Ports { store, keys, catalog, timeline, clock };
+                prove_chunk::run(ports, id, item).await
+            }
+            Step::Close => {
+                close::run(close::Ports { store, keys, catalog, timeline, alerts, clock }, id).await
+            }
+            Step::PlanSynthesis => {
+                let ports = plan_synthesis::Ports { store, keys, catalog, timeline, clock };
+                plan_synthesis::run(ports, settings, id).await.map(|_| ())
+            }
+            Step::FoldChunk(item) => {
+                let ports = fold_chunk::Ports { store, keys, catalog, timeline, clock };
+                fold_chunk::run(ports, settings, id, item).await
+            }
+            Step::SealSynthesis => {
+                seal_synthesis::run(seal_synthesis::Ports { store, keys, catalog, clock }, id).await
+            }
+            of_a_restore => self.restore_step(faults, id, of_a_restore).await,
+        }
+    }
+
+    async fn restore_step(&self, faults: &Faults, id: OperationId, step: Step) -> Result<()> {
+        let cluster = &Faulty::new(self.cluster.clone(), faults);
+        let store = &Faulty::new(self.store.clone(), faults);
+        let keys = &Faulty::new(self.keys.clone(), faults);
+        let catalog = &Faulty::new(self.catalog.clone(), faults);
+        let alerts = &Faulty::new(self.alerts.clone(), faults);
+        let timeline = &Faulty::new(self.timeline.clone(), faults);
+        let (clock, settings) = (&self.clock, &Self::settings());
+        match step {
             Step::PlanRestore => {
-                let ports = plan_restore::Ports { target: cluster, store, keys, catalog, alerts, clock };
+                let ports =
+                    plan_restore::Ports { target: cluster, store, keys, catalog, timeline, alerts, clock };
                 plan_restore::run(ports, settings, id).await.map(|_| ())
             }
             Step::RestoreChunk(item) => {
-                let ports = restore_chunk::Ports { target: cluster, store, keys, catalog, clock };
+                let ports = restore_chunk::Ports { target: cluster, store, keys, catalog, timeline, clock };
                 restore_chunk::run(ports, settings, id, item).await
             }
             Step::BuildIndexes => {
@@ -175,6 +246,7 @@ impl World {
                 abandon_restore::run(abandon_restore::Ports { target: cluster, store, keys, catalog }, id)
                     .await
             }
+            of_a_backup => unreachable!("{of_a_backup:?} is no step of a restore"),
         }
     }
 
@@ -188,10 +260,19 @@ impl World {
         let items = read_work_items(&self.store.get(key, u64::MAX).await.unwrap()).unwrap();
         let each = |step: fn(WorkItem) -> Step| items.iter().map(move |item| step(*item)).collect::<Vec<_>>();
         match kind {
+            OperationKind::Backup if operation.backup().unwrap().folds => [
+                each(Step::FoldChunk),
+                vec![Step::SealSynthesis],
+                each(Step::VerifyChecksums),
+                vec![Step::Close],
+            ]
+            .concat(),
             OperationKind::Backup => [
                 each(Step::DumpChunk),
                 vec![Step::SealBackup],
                 each(Step::VerifyChecksums),
+                vec![Step::CaptureLog, Step::PlanProof],
+                each(Step::ProveChunk),
                 vec![Step::Close],
             ]
             .concat(),
@@ -205,8 +286,11 @@ impl World {
         }
     }
 
-    const fn first_step(kind: OperationKind) -> Step {
+    async fn first_step(&self, kind: OperationKind, id: OperationId) -> Step {
         match kind {
+            OperationKind::Backup if self.operation(kind, id).await.backup().unwrap().folds => {
+                Step::PlanSynthesis
+            }
             OperationKind::Backup => Step::TriggerBackup,
             OperationKind::Restore => Step::PlanRestore,
         }
@@ -226,7 +310,7 @@ impl World {
         then: OnDeath,
     ) -> bool {
         let when = format!("killed at {boundary}");
-        let mut steps = vec![Self::first_step(kind)];
+        let mut steps = vec![self.first_step(kind, id).await];
         let (mut at, mut left, mut died) = (0, boundary, false);
         while at < steps.len() {
             let step = steps[at];
@@ -255,7 +339,7 @@ impl World {
 
     /// Runs every step twice at once; where both runs fail, as a state machine would see it, it is run again.
     pub async fn run_each_twice_at_once(&self, kind: OperationKind, id: OperationId) {
-        let mut steps = vec![Self::first_step(kind)];
+        let mut steps = vec![self.first_step(kind, id).await];
         let mut at = 0;
         while at < steps.len() {
             let (faults, step) = (Faults::none(), steps[at]);
@@ -273,21 +357,37 @@ impl World {
     /// Runs a whole backup.
     pub async fn back_up(&self) -> OperationId {
         let id = self.request_backup(false).await;
-        self.step(&Faults::none(), id, Step::TriggerBackup).await.unwrap();
-        for step in self.steps_after_plan(OperationKind::Backup, id).await {
-            self.step(&Faults::none(), id, step).await.unwrap();
-        }
+        self.carry_out(OperationKind::Backup, id).await.unwrap();
         id
+    }
+
+    /// Runs a whole backup that is folded from the newest one.
+    pub async fn synthesize(&self) -> Result<OperationId> {
+        let id = self.request_synthesis().await;
+        self.carry_out(OperationKind::Backup, id).await?;
+        Ok(id)
     }
 
     /// Runs a whole restore; the first step that fails ends it.
     pub async fn restore(&self, collections: &[&str]) -> Result<OperationId> {
         let id = self.request_restore(collections, true).await;
-        self.step(&Faults::none(), id, Step::PlanRestore).await?;
-        for step in self.steps_after_plan(OperationKind::Restore, id).await {
+        self.carry_out(OperationKind::Restore, id).await?;
+        Ok(id)
+    }
+
+    /// Archives every change so far.
+    pub async fn capture(&self) -> Result<()> {
+        let none = OperationId::from_bytes([0; 16]);
+        self.step(&Faults::none(), none, Step::CaptureLog).await
+    }
+
+    /// Runs every step of an operation; the first that fails ends it.
+    pub async fn carry_out(&self, kind: OperationKind, id: OperationId) -> Result<()> {
+        self.step(&Faults::none(), id, self.first_step(kind, id).await).await?;
+        for step in self.steps_after_plan(kind, id).await {
             self.step(&Faults::none(), id, step).await?;
         }
-        Ok(id)
+        Ok(())
     }
 }
 

@@ -15,13 +15,17 @@ pub mod fixture;
 pub mod hostile;
 
 mod catalog;
+mod changes;
 mod cluster;
 mod directory;
+mod event;
 mod faults;
 mod store;
+mod timeline;
 
-pub use catalog::{MemoryAlerts, MemoryCatalog};
+pub use catalog::{MemoryAlerts, MemoryCatalog, MemoryMachines};
 pub use cluster::MemoryCluster;
 pub use directory::DirectoryStore;
 pub use faults::{Faults, Faulty};
 pub use store::{MemoryKeys, MemoryStore, TestClock};
+pub use timeline::MemoryTimeline;

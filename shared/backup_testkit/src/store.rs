@@ -83,6 +83,11 @@ impl ObjectStore for MemoryStore {
         Ok(body.slice(start..end))
     }
 
+    async fn copy(&self, from: ObjectKey, to: ObjectKey) -> Result<()> {
+        let object = self.get_existing(from)?;
+        self.put(to, object).await
+    }
+
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>> {
         Ok(self.find(key)?.map(|body| u64::try_from(body.len()).unwrap()))
     }

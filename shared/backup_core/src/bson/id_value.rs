@@ -29,7 +29,8 @@ impl IdValue {
         Ok(None)
     }
 
-    fn from_parts(kind: u8, value: &[u8]) -> Result<Self> {
+    /// The `_id` of this type and value; a malformed one is told by whoever looks into it.
+    pub(crate) fn from_parts(kind: u8, value: &[u8]) -> Result<Self> {
         let length = value.len() + 10; // length, type, "_id\0", value, closing zero
         let mut bytes = Vec::with_capacity(length);
         let length = i32::try_from(length).map_err(|_| corrupt("read an _id: too long"))?;

@@ -4,9 +4,16 @@
 //! survive, because nothing here ever builds a value out of them.
 
 mod id_value;
+mod number_order;
+mod order;
+mod patch;
+mod value_order;
 mod walk;
 
 pub use id_value::{IdRange, IdValue, check_coverage};
+pub use order::{IdKey, KeyRange, needs_collation};
+pub use patch::apply_update;
+pub(crate) use patch::{apply_update_tolerantly, is_known_update};
 pub(crate) use walk::document_length;
 pub use walk::{DOCUMENT_BYTES_MAX, Element, elements, has_top_level_zero_timestamp, split_documents};
 
@@ -29,6 +36,22 @@ pub mod base64_document {
         let text = String::deserialize(deserializer)?;
         let bytes = STANDARD.decode(text).map_err(serde::de::Error::custom)?;
         RawDocumentBuf::from_bytes(bytes).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Bytes inside JSON, as base64.
+pub mod base64_bytes {
+    use super::{Engine, STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the bytes as base64.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    /// Reads the bytes back.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

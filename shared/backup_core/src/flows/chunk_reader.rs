@@ -25,8 +25,8 @@ const FETCHED_AHEAD: usize = 1;
 /// Document batches waiting to be used.
 const BATCHES_AHEAD: usize = 2;
 /// A batch of documents is closed once it holds this many bytes or documents: what one insert takes well.
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
-const BATCH_DOCUMENTS: u32 = 5000;
+pub(super) const BATCH_BYTES: usize = 2 * 1024 * 1024;
+pub(super) const BATCH_DOCUMENTS: u32 = 5000;
 
 /// Whether documents are hashed on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

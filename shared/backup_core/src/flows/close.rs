@@ -10,13 +10,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Consistency, ObjectKey, VerifiedChunks, WorkItem, read_work_items};
 use crate::id::{ClusterTime, OperationId};
 use crate::namespace::Label;
-use crate::operation::{OperationKind, OperationState, Totals};
-use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Resource};
+use crate::operation::{ChainProof, OperationKind, OperationState, Totals};
+use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Timeline};
 
 /// Work items are short lines; 32,768 of them are below 2 MiB.
 const WORK_BYTES_MAX: u64 = 16 * crate::settings::MIB;
 
-async fn work_items(store: &dyn ObjectStore, key: ObjectKey) -> Result<Vec<WorkItem>> {
+pub(super) async fn work_items(store: &dyn ObjectStore, key: ObjectKey) -> Result<Vec<WorkItem>> {
     let mut reads = 1;
     loop {
         let told = |why: Error| why.while_doing(format!("read {}", super::path(key)));
@@ -36,6 +36,10 @@ pub struct Ports<'a> {
     pub keys: &'a dyn DataKeys,
     /// The catalog.
     pub catalog: &'a dyn Catalog,
+    /// The timeline.
+    pub timeline: &'a dyn Timeline,
+    /// The channels to people.
+    pub alerts: &'a dyn Alerts,
     /// The clock.
     pub clock: &'a dyn Clock,
 }
@@ -53,6 +57,7 @@ struct IntegrityReport {
     namespaces_not_captured: usize,
     manifest_sha256: Option<String>,
     chunks_verified: usize,
+    chain_proof: Option<ChainProof>,
     verified_at: String,
 }
 
@@ -70,7 +75,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     if operation.state == OperationState::Sealed {
         let place = operation.backup_place()?;
         let opened = super::open_manifest_and_key(ports.store, ports.keys, &operation).await?;
-        let manifest = opened.value;
+        let manifest = &opened.value;
         let mut verified = HashSet::new();
         for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
             let key = ObjectKey::Verified(place, item.first);
@@ -84,6 +89,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
             ));
         }
         let labelled = |label| manifest.namespaces.iter().filter(|it| it.label == label).count();
+        let proof = super::chain_proof::conclude(ports, &operation, &opened).await?;
         let report = IntegrityReport {
             backup: id,
             cluster_time: manifest.cluster_time,
@@ -95,6 +101,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
             namespaces_not_captured: labelled(Label::NotCaptured),
             manifest_sha256: operation.backup()?.manifest_sha256.clone(),
             chunks_verified: verified.len(),
+            chain_proof: proof,
             verified_at: iso_8601(now),
         };
         ports.store.put(ObjectKey::BackupReport(place), report.to_json()?).await?;
@@ -102,6 +109,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
         operation.totals = manifest.totals();
         operation.backup_mut()?.consistency = Some(manifest.consistency);
         operation.backup_mut()?.lost = manifest.lost();
+        operation.backup_mut()?.proof = proof;
         operation.state = OperationState::Verified;
         operation.finished_millis = Some(now);
         operation.failure = None;
@@ -112,5 +120,5 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     }
     let finished = operation.finished_millis.unwrap_or(now);
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
-    ports.catalog.release_lease(&Resource::Source, id).await
+    ports.catalog.release_lease(&operation.resource(), id).await
 }

@@ -112,7 +112,7 @@ impl Dump<'_> {
         let attempt = Attempt::generate(clock.now_millis())?;
         let context = ObjectContext {
             kind: ObjectKind::Chunk,
-            source: self.operation.source.clone(),
+            source: self.operation.source,
             operation: self.operation.id,
             collection: uuid,
             ordinal: self.chunk.ordinal,
@@ -146,6 +146,7 @@ impl Dump<'_> {
             stored_bytes: written.stored_bytes,
             stored_sha256: written.stored_sha256,
             document_hash: written.document_hash,
+            sealed_as: None,
         }))
     }
 }

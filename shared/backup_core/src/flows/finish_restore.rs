@@ -9,7 +9,7 @@ use crate::format::{ManifestNamespace, ObjectKey, VerifiedChunks};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName, same_fields, same_set};
 use crate::operation::{KeptAside, Operation, OperationKind, OperationState};
-use crate::plan::metadata::{creation_options, expiries, without};
+use crate::plan::metadata::{creation_options, last_options, without};
 use crate::plan::restore::RestorePlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Target};
 
@@ -50,7 +50,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
 
 async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Operation> {
     let mut operation = restoring.operation.clone();
-    every_chunk_was_validated(ports.store, restoring).await?;
+    let documents = every_chunk_was_validated(ports.store, restoring).await?;
     check_and_complete_metadata(ports.target, restoring).await?;
     ports.catalog.check_lease(&operation).await?;
     // Claims the swap: should another run of this step overtake this one, its last write below is refused.
@@ -69,19 +69,22 @@ async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Op
     }
     operation.state = OperationState::Restored;
     operation.failure = None;
+    operation.totals.documents = documents; // of what is folded, it was a guess so far
     operation.finished_millis = Some(ports.clock.now_millis());
     operation.restore_mut()?.kept_aside = kept_aside(operation.id, &restoring.plan);
     ports.catalog.update_operation(&mut operation).await?;
     Ok(operation)
 }
 
-async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restoring) -> Result<()> {
+/// How many documents there are in all.
+async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restoring) -> Result<u64> {
     let place = restoring.operation.restore_place();
-    let mut validated = HashSet::new();
+    let (mut validated, mut documents) = (HashSet::new(), 0);
     for item in &restoring.plan.work {
         let key = ObjectKey::Validated(place, item.first);
         let found: VerifiedChunks = super::read_evidence(store, &restoring.evidence, key).await?;
         validated.extend(found.ordinals);
+        documents += found.documents;
     }
     for entry in
         restoring.manifest.namespaces.iter().filter(|it| restoring.plan.item(&it.namespace.name).is_ok())
@@ -93,7 +96,7 @@ async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restorin
             ));
         }
     }
-    Ok(())
+    Ok(documents)
 }
 
 /// Compares staging with the backup, brings the expiries back, and compares the whole.
@@ -115,7 +118,7 @@ async fn check_and_complete_metadata(target: &dyn Target, restoring: &Restoring)
         if !same_fields(&without(&found.options, &["expireAfterSeconds"])?, &wanted) {
             return Err(differs(&item.name, "options"));
         }
-        for fields in expiries(&entry.namespace)? {
+        for fields in last_options(&entry.namespace)? {
             target.modify(database, staging, &fields).await?;
         }
     }

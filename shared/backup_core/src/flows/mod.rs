@@ -6,17 +6,32 @@
 
 pub mod abandon_restore;
 pub mod build_indexes;
+pub mod capture_log;
+mod chain_proof;
 mod chunk_reader;
 mod chunk_writer;
 pub mod close;
 pub mod dump_chunk;
 pub mod finish_restore;
+pub mod fold_chunk;
+mod fold_reader;
+pub mod lookup;
+pub mod plan_proof;
 pub mod plan_restore;
+pub mod plan_synthesis;
+mod point_in_time;
+pub mod prove_chunk;
 pub mod raise_alert;
 pub mod restore_chunk;
 pub mod seal_backup;
+pub mod seal_synthesis;
+mod sealed_ranges;
+mod slice_reader;
+mod slice_writer;
+mod slices;
 mod swap;
 pub mod trigger_backup;
+mod upkeep;
 pub mod validate_chunk;
 pub mod verify_checksums;
 
@@ -30,6 +45,7 @@ use crate::format::{
 use crate::id::Fence;
 use crate::operation::{Operation, OperationState};
 use crate::plan::restore::RestorePlan;
+use crate::plan::synthesis::SynthesisPlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
 use crate::settings::MIB;
 
@@ -57,6 +73,19 @@ async fn open_plan(
     let asked_for = (&operation.database, &operation.collections);
     if (&plan.value.database, &plan.value.collections) != asked_for {
         return Err(corrupt(format!("open {}: the catalog tells of other collections", path(key))));
+    }
+    Ok(plan)
+}
+
+async fn open_synthesis_plan(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    operation: &Operation,
+) -> Result<Opened<SynthesisPlan>> {
+    let key = ObjectKey::BackupPlan(operation.backup_place()?);
+    let plan: Opened<SynthesisPlan> = open_sealed(store, keys, operation, ObjectKind::Plan, key).await?;
+    if plan.value.at.manifest.database != operation.database {
+        return Err(corrupt(format!("open {}: the catalog tells of another database", path(key))));
     }
     Ok(plan)
 }
@@ -154,7 +183,7 @@ async fn open_object<T: DeserializeOwned>(
     key: ObjectKey,
     object: &[u8],
 ) -> Result<Opened<T>> {
-    let context = ObjectContext::of_operation(kind, operation.source.clone(), operation.id);
+    let context = ObjectContext::of_operation(kind, operation.source, operation.id);
     open_json(keys, &context, object).await.map_err(|why| why.while_doing(format!("open {}", path(key))))
 }
 

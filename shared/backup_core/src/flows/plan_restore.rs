@@ -9,12 +9,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Manifest, ObjectContext, ObjectKey, ObjectKind, WorkItem, seal_json, write_work_items};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
-use crate::operation::{Operation, OperationKind, OperationState};
+use crate::operation::{Operation, OperationKind, OperationState, RestoreTime};
 use crate::plan::metadata::creation_options;
+use crate::plan::point_in_time::PointInTime;
 use crate::plan::ranges::pack;
 use crate::plan::restore::{RestoreItem, RestorePlan, plan};
-use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target};
+use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target, Timeline};
 use crate::settings::Settings;
+
+use super::point_in_time::{database_at, find_base};
 
 /// How far back the newest good backup of a database is looked for.
 const BACKUPS_LOOKED_AT_MAX: u32 = 1000;
@@ -42,6 +45,8 @@ pub struct Ports<'a> {
     pub keys: &'a dyn DataKeys,
     /// The catalog.
     pub catalog: &'a dyn Catalog,
+    /// The timeline.
+    pub timeline: &'a dyn Timeline,
     /// The channels to people.
     pub alerts: &'a dyn Alerts,
     /// The clock.
@@ -58,8 +63,7 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
         return Ok(planned); // a repeat: the plan is there
     }
     ports.target.preflight().await?;
-    let backup = find_backup(ports.catalog, &operation).await?;
-    let manifest = super::open_manifest(ports.store, ports.keys, &backup).await?;
+    let (backup, manifest, at) = find(ports, &mut operation).await?;
     if !dry_run {
         let fence = super::lease_to_begin(ports.catalog, ports.clock, &operation, false).await?;
         let Some(fence) = fence else { return Ok(planned) }; // another run was faster
@@ -68,12 +72,13 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     let live = ports.target.namespaces(&operation.database).await?;
     let work = work_items(&manifest, &operation, settings);
     let mut plan = plan(&manifest, &operation.collections, operation.restore()?.full, &live, work)?;
+    plan.at = at;
     if !dry_run {
         agreed(&operation, &plan)?;
         stage(ports.target, &operation, &manifest, &mut plan, &live).await?;
         ports.alerts.publish(&Alert::restore_initiated(&operation, plan.replaces())).await?;
     }
-    let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source.clone(), id);
+    let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source, id);
     let sealed = seal_json(ports.keys, context, &plan).await?;
     ports.store.put(ObjectKey::RestorePlan(place), sealed.into()).await?;
     ports.store.put(ObjectKey::RestoreWork(place), write_work_items(&plan.work)?.into()).await?;
@@ -84,6 +89,25 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     operation.totals.bson_bytes = plan.items.iter().map(|item| item.bson_bytes).sum();
     ports.catalog.update_operation(&mut operation).await?;
     Ok(planned)
+}
+
+/// The backup, and what is restored of it: its manifest as it is, or folded to the instant that was asked for.
+async fn find(
+    ports: Ports<'_>,
+    operation: &mut Operation,
+) -> Result<(Operation, Manifest, Option<PointInTime>)> {
+    let Ports { store, keys, catalog, timeline, .. } = ports;
+    let Some(wanted) = operation.restore()?.at else {
+        let backup = find_backup(catalog, operation).await?;
+        let manifest = super::open_manifest(store, keys, &backup).await?;
+        return Ok((backup, manifest, None));
+    };
+    let (backup, time) = find_base(catalog, timeline, &operation.database, wanted).await?;
+    let backup = catalog.operation(OperationKind::Backup, backup).await?;
+    let base = super::open_manifest(store, keys, &backup).await?;
+    let at = database_at(store, keys, timeline, &base, time).await?;
+    operation.restore_mut()?.at = Some(RestoreTime::At(time));
+    Ok((backup, at.manifest.clone(), Some(at)))
 }
 
 /// The backup that was named, or the newest good one that has what is wanted.

@@ -12,16 +12,19 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    EvidenceKey, Manifest, ManifestChunk, ManifestNamespace, ObjectKey, Opened, VerifiedChunks, WorkItem,
+    EvidenceKey, FoldedChunk, FoldedChunks, Manifest, ManifestChunk, ManifestNamespace, ObjectKey, Opened,
+    VerifiedChunks, WorkItem,
 };
 use crate::id::OperationId;
 use crate::namespace::{NamespaceKind, OwnName};
 use crate::operation::{Operation, OperationKind};
 use crate::plan::restore::RestorePlan;
-use crate::ports::{Catalog, Clock, DataKeys, InsertRules, ObjectStore, Target};
+use crate::ports::{Catalog, Clock, DataKeys, InsertRules, ObjectStore, Target, Timeline};
 use crate::settings::Settings;
 
 use super::chunk_reader::{Hashing, read_chunk};
+use super::fold_reader::{FoldReader, Unit};
+use super::slices::Slices;
 
 /// What is being inserted at a time. A command is copied on its way, so that large documents take several times
 /// their size.
@@ -38,6 +41,8 @@ pub struct Ports<'a> {
     pub keys: &'a dyn DataKeys,
     /// The catalog.
     pub catalog: &'a dyn Catalog,
+    /// The timeline.
+    pub timeline: &'a dyn Timeline,
     /// The clock.
     pub clock: &'a dyn Clock,
 }
@@ -47,8 +52,10 @@ pub(super) struct Restoring {
     pub(super) operation: Operation,
     pub(super) plan: RestorePlan,
     pub(super) evidence: EvidenceKey,
-    pub(super) backup: Operation,
+    /// What is restored: the backup's manifest, or the database as of the plan's instant.
     pub(super) manifest: Manifest,
+    /// What the database is folded from, where the plan has an instant; else none.
+    pub(super) base: Option<Manifest>,
 }
 
 impl Restoring {
@@ -64,7 +71,11 @@ impl Restoring {
             super::open_restore_plan_and_key(store, keys, &operation).await?;
         let backup = catalog.operation(OperationKind::Backup, plan.backup).await?;
         let manifest = super::open_manifest(store, keys, &backup).await?;
-        Ok(Self { operation, plan, evidence, backup, manifest })
+        let (manifest, base) = match &plan.at {
+            Some(at) => (at.manifest.clone(), Some(manifest)),
+            None => (manifest, None),
+        };
+        Ok(Self { operation, plan, evidence, manifest, base })
     }
 
     /// The chunks of a work item, with their collections.
@@ -73,6 +84,20 @@ impl Restoring {
         item: WorkItem,
     ) -> impl Iterator<Item = (&ManifestNamespace, &ManifestChunk)> {
         self.manifest.chunks().filter(move |(_, chunk)| item.ordinals().contains(&chunk.ordinal))
+    }
+
+    /// The changes to fold, where the plan has an instant.
+    async fn slices(&self, ports: Ports<'_>) -> Result<Option<Slices>> {
+        let Ports { store, keys, timeline, .. } = ports;
+        let (Some(at), Some(base)) = (&self.plan.at, &self.base) else { return Ok(None) };
+        let source = self.operation.source;
+        Slices::open(store, keys, timeline, source, base.cluster_time, at.time).await.map(Some)
+    }
+
+    fn unit<'a>(&'a self, entry: &'a ManifestNamespace, chunk: &'a ManifestChunk) -> Result<Unit<'a>> {
+        let strange = || Error::new(ErrorKind::Internal, "fold a unit of a plan without an instant");
+        let (at, base) = self.plan.at.as_ref().zip(self.base.as_ref()).ok_or_else(strange)?;
+        Unit::of(at, base, entry, chunk)
     }
 
     /// The name of the staging collection of a namespace.
@@ -89,12 +114,14 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: W
         return Ok(()); // a repeat
     }
     let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+    let slices = restoring.slices(ports).await?;
     let mut inserted = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
+    let mut folded = FoldedChunks { chunks: Vec::new() };
     for (namespace, chunk) in restoring.chunks(item) {
         super::time_for_a_chunk(ports.clock)?;
         let mut reads = 1;
-        loop {
-            match insert_chunk(ports, settings, &restoring, namespace, chunk).await {
+        let came_to = loop {
+            match insert_chunk(ports, settings, (&restoring, slices.as_ref()), namespace, chunk).await {
                 // Damaged on its way, perhaps. What was inserted is skipped by the next try.
                 Err(why) if why.kind() == ErrorKind::Corrupt && reads < super::READS_MAX => reads += 1,
                 Err(why) if why.kind() == ErrorKind::Corrupt => {
@@ -106,11 +133,17 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId, item: W
                     break done.map_err(|why| why.while_doing(format!("restore chunk {}", chunk.ordinal)))?;
                 }
             }
-        }
+        };
+        folded.chunks.extend(came_to);
         inserted.ordinals.push(chunk.ordinal);
         inserted.documents += chunk.stored.documents;
     }
-    ports.store.put(evidence, restoring.evidence.sign(evidence, &inserted)?).await
+    let signed = match slices {
+        // What they came to is known only now; staging is compared with that.
+        Some(_) => restoring.evidence.sign(evidence, &folded)?,
+        None => restoring.evidence.sign(evidence, &inserted)?,
+    };
+    ports.store.put(evidence, signed).await
 }
 
 /// Whether its indexes are built before its documents come. Those of larger ones are built faster over all of them.
@@ -123,10 +156,10 @@ fn is_small(entry: &ManifestNamespace) -> bool {
 async fn insert_chunk(
     ports: Ports<'_>,
     settings: &Settings,
-    restoring: &Restoring,
+    (restoring, slices): (&Restoring, Option<&Slices>),
     namespace: &ManifestNamespace,
     chunk: &ManifestChunk,
-) -> Result<()> {
+) -> Result<Option<FoldedChunk>> {
     let ordered = namespace.namespace.is_capped();
     let writers = if ordered { 1 } else { settings.insert_workers.max(1) };
     let (database, staging) = (restoring.operation.database.as_str(), restoring.staging(namespace)?);
@@ -144,16 +177,26 @@ async fn insert_chunk(
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     let receiver = Mutex::new(receiver);
     let mut read = pin!(async move {
-        let place = restoring.backup.backup_place()?;
-        let which = (&restoring.manifest, namespace, chunk);
-        let done = read_chunk(ports.store, ports.keys, place, which, Hashing::Later, |batch| {
+        let give = |batch| {
             let sender = sender.clone();
             async move {
                 let _ = sender.send(batch).await; // a writer that failed tells why itself
                 Ok(())
             }
-        })
-        .await;
+        };
+        let Ports { store, keys, .. } = ports;
+        let done = match slices {
+            Some(slices) => {
+                let unit = restoring.unit(namespace, chunk)?;
+                FoldReader { store, keys, slices }.fold(&unit, give).await.map(Some)
+            }
+            None => {
+                let which = (&restoring.manifest, namespace, chunk);
+                read_chunk(store, keys, restoring.manifest.place(), which, Hashing::Later, give)
+                    .await
+                    .map(|()| None)
+            }
+        };
         drop(sender); // ends the writers
         done
     });
@@ -172,8 +215,8 @@ async fn insert_chunk(
         biased;
         done = &mut read => {
             let written = writing.await; // no insert is left on its way
-            done.and(written.map(|_| ()))
+            written.and(done)
         }
-        written = &mut writing => written.map(|_| ()), // before the reader only if one failed
+        written = &mut writing => written.map(|_| None), // before the reader only if one failed
     }
 }

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::audit::iso_8601;
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::format::{
-    BackupPlan, Captured, ChunkOutcome, ChunkResult, Consistency, FORMAT_VERSION, Manifest, ManifestChunk,
-    ManifestNamespace, ObjectContext, ObjectKey, ObjectKind, Opened, PlannedNamespace, seal_json,
+    BackupPlan, Captured, ChunkOutcome, ChunkResult, Consistency, EvidenceKey, MANIFEST_FORMAT, Manifest,
+    ManifestChunk, ManifestNamespace, ObjectContext, ObjectKey, ObjectKind, PlannedNamespace, seal_json,
 };
 use crate::id::{CollectionUuid, OperationId};
 use crate::namespace::{Label, Namespace, OwnName};
@@ -47,10 +47,13 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let place = operation.backup_place()?;
     let opened = super::open_plan(ports.store, ports.keys, &operation).await?;
     let plan = &opened.value;
-    let results = read_results(ports.store, &operation, &opened).await?;
+    let ordinals =
+        plan.namespaces.iter().flat_map(|it| it.chunks.iter().map(|chunk| chunk.ordinal)).collect();
+    let results = read_results(ports.store, &operation, &opened.evidence, ordinals).await?;
     let now = ports.source.namespaces(&operation.database).await?;
+    let ended = ports.source.cluster_time().await?; // `now` was listed before this
     let manifest = assemble(&operation, plan, results, &now, iso_8601(ports.clock.now_millis()))?;
-    let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source.clone(), id);
+    let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source, id);
     let sealed = seal_json(ports.keys, context, &manifest).await?;
     ports.catalog.check_lease(&operation).await?;
     let key = ObjectKey::Manifest(place);
@@ -64,23 +67,28 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let detail = operation.backup_mut()?;
     detail.lost = manifest.lost();
     detail.consistency = Some(manifest.consistency);
+    // What was read later than T, or was gone by then, is as it was at some instant up to the end.
+    let is_of_one_instant = manifest.consistency == Consistency::SingleInstant
+        && plan.metadata_is_exact
+        && manifest.lost() == 0
+        && manifest.namespaces.iter().all(|it| it.label != Label::Fuzzy);
+    detail.restorable_from = Some(if is_of_one_instant { manifest.cluster_time } else { ended });
     detail.manifest_sha256 = Some(hex::encode(Sha256::digest(&stored)));
     ports.catalog.update_operation(&mut operation).await
 }
 
 /// Reads every chunk's result and checks that its object is there with its length.
-async fn read_results(
+pub(super) async fn read_results(
     store: &dyn ObjectStore,
     operation: &Operation,
-    plan: &Opened<BackupPlan>,
+    evidence: &EvidenceKey,
+    ordinals: Vec<u32>,
 ) -> Result<HashMap<u32, ChunkOutcome>> {
     let place = operation.backup_place()?;
-    let ordinals =
-        plan.value.namespaces.iter().flat_map(|namespace| namespace.chunks.iter().map(|chunk| chunk.ordinal));
-    stream::iter(ordinals.collect::<Vec<_>>())
+    stream::iter(ordinals)
         .map(|ordinal| async move {
             let key = ObjectKey::ChunkResult(place, ordinal);
-            let result: ChunkResult = super::read_evidence(store, &plan.evidence, key).await?;
+            let result: ChunkResult = super::read_evidence(store, evidence, key).await?;
             if result.ordinal != ordinal {
                 return Err(corrupt(format!("read the result of chunk {ordinal}: it is another chunk's")));
             }
@@ -119,9 +127,9 @@ fn assemble(
         |chunk: &ManifestChunk| chunk.stored.cluster_time.is_some_and(|time| time != plan.cluster_time);
     let mosaic = namespaces.iter().any(|namespace| namespace.chunks.iter().any(another_time));
     let manifest = Manifest {
-        format: FORMAT_VERSION,
+        format: MANIFEST_FORMAT,
         backup: operation.id,
-        source: operation.source.clone(),
+        source: operation.source,
         database: operation.database.clone(),
         collections: operation.collections.clone(),
         trigger: operation.backup()?.trigger,
@@ -130,6 +138,7 @@ fn assemble(
         consistency: if mosaic { Consistency::Mosaic } else { Consistency::SingleInstant },
         sealed_at,
         namespaces,
+        folded_from: None,
     };
     manifest.check()?;
     Ok(manifest)
@@ -258,7 +267,7 @@ fn add_created_meanwhile(
         entries.push(ManifestNamespace {
             namespace: it.clone(),
             label: Label::NotCaptured,
-            reason: Some("created after the backup's T".to_owned()),
+            reason: Some(ManifestNamespace::LATER.to_owned()),
             notes: Vec::new(),
             chunks: Vec::new(),
         });

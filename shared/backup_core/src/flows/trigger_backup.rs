@@ -12,7 +12,7 @@ use crate::namespace::{Label, Namespace};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::capture::{capture, major_version};
 use crate::plan::ranges::{pack, parts, ranges, samples};
-use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source, Timeline};
 use crate::settings::Settings;
 
 /// How often metadata is read again until it keeps still around T.
@@ -36,6 +36,8 @@ pub struct Ports<'a> {
     pub keys: &'a dyn DataKeys,
     /// The catalog.
     pub catalog: &'a dyn Catalog,
+    /// The timeline: it begins before the first backup's T.
+    pub timeline: &'a dyn Timeline,
     /// The clock.
     pub clock: &'a dyn Clock,
 }
@@ -54,8 +56,9 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     let fence = super::lease_to_begin(ports.catalog, ports.clock, &operation, force).await?;
     let Some(fence) = fence else { return Ok(triggered) }; // another run was faster
     operation.fence = Some(fence);
+    super::capture_log::begin_at_now(ports.source, ports.timeline, ports.clock).await?;
     let plan = make_plan(ports.source, settings, &operation, facts.version).await?;
-    let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source.clone(), id);
+    let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source, id);
     let sealed = seal_json(ports.keys, context, &plan).await?;
     let stored = ports.store.put_if_absent(ObjectKey::BackupPlan(place), sealed.into()).await?;
     // A killed or doubled run may have put its plan first; everybody goes by that one.

@@ -4,7 +4,9 @@
 use crate::bson::split_documents;
 use crate::document_hash::DocumentHash;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ManifestChunk, ManifestNamespace, ObjectKey, RestorePlace, VerifiedChunks, WorkItem};
+use crate::format::{
+    FoldedChunks, ManifestChunk, ManifestNamespace, ObjectKey, RestorePlace, VerifiedChunks, WorkItem,
+};
 use crate::id::{CollectionUuid, OperationId};
 use crate::ports::{Catalog, ChunkRead, Clock, DataKeys, DocumentStream, ObjectStore, Target};
 
@@ -28,6 +30,7 @@ pub struct Ports<'a> {
 /// Runs the step for the chunks of `item` of restore `id`.
 pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()> {
     let restoring = Restoring::open(ports.catalog, ports.store, ports.keys, id).await?;
+    let expected = expected(ports, &restoring, item).await?;
     let mut validated = VerifiedChunks { ordinals: Vec::new(), documents: 0 };
     for (namespace, chunk) in restoring.chunks(item) {
         super::time_for_a_chunk(ports.clock)?;
@@ -37,12 +40,21 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "validate a chunk without staging"))?;
         let read = staged_read(&restoring, namespace, chunk, staged)?;
         let (documents, hash) = count_and_hash(ports.target.read(&read).await?).await?;
-        compare(namespace, chunk, documents, hash)?;
+        compare(namespace, chunk, &expected, (documents, hash))?;
         validated.ordinals.push(chunk.ordinal);
         validated.documents += documents;
     }
     let key = ObjectKey::Validated(RestorePlace(id), item.first);
     ports.store.put(key, restoring.evidence.sign(key, &validated)?).await
+}
+
+/// What the units of this item came to when they were folded; none where stored chunks were restored as they are.
+async fn expected(ports: Ports<'_>, restoring: &Restoring, item: WorkItem) -> Result<Option<FoldedChunks>> {
+    if restoring.plan.at.is_none() {
+        return Ok(None);
+    }
+    let key = ObjectKey::Inserted(restoring.operation.restore_place(), item.first);
+    super::read_evidence(ports.store, &restoring.evidence, key).await.map(Some)
 }
 
 fn staged_read(
@@ -76,8 +88,8 @@ pub(super) async fn count_and_hash(mut stream: Box<dyn DocumentStream>) -> Resul
 fn compare(
     namespace: &ManifestNamespace,
     chunk: &ManifestChunk,
-    documents: u64,
-    hash: DocumentHash,
+    folded: &Option<FoldedChunks>,
+    (documents, hash): (u64, DocumentHash),
 ) -> Result<()> {
     let name = &namespace.namespace.name;
     let differs = |what: String| {
@@ -87,13 +99,20 @@ fn compare(
         )
         .hint("the restored documents are not the ones that were backed up; nothing was swapped in"))
     };
-    if documents != chunk.stored.documents {
-        return differs(format!(
-            "{documents} documents were restored, {} were backed up",
-            chunk.stored.documents
-        ));
+    let expected = match folded {
+        None => Some((chunk.stored.documents, chunk.stored.document_hash)),
+        Some(folded) => {
+            let unit = folded.chunks.iter().find(|it| it.ordinal == chunk.ordinal);
+            unit.map(|unit| (unit.documents, unit.document_hash))
+        }
+    };
+    let Some((expected_documents, expected_hash)) = expected else {
+        return differs("nothing shows what it was folded to".to_owned());
+    };
+    if documents != expected_documents {
+        return differs(format!("{documents} documents were restored, {expected_documents} were backed up"));
     }
-    if hash != chunk.stored.document_hash {
+    if hash != expected_hash {
         return differs("a restored document differs".to_owned());
     }
     Ok(())

@@ -16,7 +16,7 @@
 //! authenticated manifest leads it to expect, so objects cannot be swapped within or between backups.
 
 use crate::error::{Error, ErrorKind, Result, corrupt};
-use crate::id::{ClusterTime, CollectionUuid, OperationId, SourceName};
+use crate::id::{Attempt, ClusterTime, CollectionUuid, OperationId, SourceName};
 
 /// The version written, and the only one read so far.
 pub const FORMAT_VERSION: u16 = 1;
@@ -34,6 +34,8 @@ pub enum ObjectKind {
     Manifest,
     /// What a backup or restore is going to do.
     Plan,
+    /// Changes of one stretch of the timeline.
+    Slice,
 }
 
 impl ObjectKind {
@@ -42,6 +44,7 @@ impl ObjectKind {
             Self::Chunk => 1,
             Self::Manifest => 2,
             Self::Plan => 3,
+            Self::Slice => 4,
         }
     }
 
@@ -50,6 +53,7 @@ impl ObjectKind {
             1 => Some(Self::Chunk),
             2 => Some(Self::Manifest),
             3 => Some(Self::Plan),
+            4 => Some(Self::Slice),
             _ => None,
         }
     }
@@ -61,6 +65,7 @@ impl ObjectKind {
             Self::Chunk => "chunk",
             Self::Manifest => "manifest",
             Self::Plan => "plan",
+            Self::Slice => "slice",
         }
     }
 }
@@ -72,13 +77,14 @@ pub struct ObjectContext {
     pub kind: ObjectKind,
     /// The protected cluster.
     pub source: SourceName,
-    /// The backup or restore it belongs to.
+    /// The backup or restore it belongs to; for a slice, which belongs to none, the attempt that wrote it.
     pub operation: OperationId,
     /// The collection, for a chunk; else [`CollectionUuid::NONE`].
     pub collection: CollectionUuid,
     /// The chunk's number in its backup; else 0.
     pub ordinal: u32,
-    /// The instant the documents were read at; 0 where there is none (a fuzzy scan, a manifest, a plan).
+    /// The instant the documents were read at, or the first one of a slice; 0 where there is none (a fuzzy scan, a
+    /// manifest, a plan).
     pub cluster_time: ClusterTime,
 }
 
@@ -94,6 +100,13 @@ impl ObjectContext {
             ordinal: 0,
             cluster_time: ClusterTime { seconds: 0, ordinal: 0 },
         }
+    }
+
+    /// The context of the slice that begins with `from` and was written by the attempt `slice`.
+    #[must_use]
+    pub fn of_slice(source: SourceName, slice: Attempt, from: ClusterTime) -> Self {
+        let writer = OperationId::from_bytes(slice.to_bytes());
+        Self { cluster_time: from, ..Self::of_operation(ObjectKind::Slice, source, writer) }
     }
 
     /// The canonical bytes.
@@ -260,6 +273,25 @@ mod tests {
             let mut expected = header().context;
             change(&mut expected);
             assert_eq!(Header::expect(&bytes, &expected).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn a_slice_is_bound_to_its_source_its_attempt_and_its_first_instant() {
+        let from = ClusterTime { seconds: 1_790_000_000, ordinal: 5 };
+        let slice: Attempt = OperationId::from_bytes([3; 16]).to_string().parse().unwrap();
+        let context = ObjectContext::of_slice("prod-eu".parse().unwrap(), slice, from);
+        let bytes = Header { context: context.clone(), wrapped_key: vec![9; 184] }.to_bytes().unwrap();
+        assert_eq!(Header::expect(&bytes, &context).unwrap().0.context, context);
+        assert_eq!(context.encryption_context()[2].1, slice.to_string());
+        assert_eq!(context.encryption_context()[3].1, "slice");
+        for other in [
+            ObjectContext::of_slice("prod-us".parse().unwrap(), slice, from),
+            ObjectContext::of_slice("prod-eu".parse().unwrap(), slice, from.next()),
+            ObjectContext::of_slice("prod-eu".parse().unwrap(), Attempt::generate(0).unwrap(), from),
+            ObjectContext { kind: ObjectKind::Plan, ..context },
+        ] {
+            assert_eq!(Header::expect(&bytes, &other).unwrap_err().kind(), ErrorKind::Corrupt);
         }
     }
 

@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Captured, FORMAT_VERSION, ObjectContext, ObjectKind};
+use super::{BackupPlace, Captured, ObjectContext, ObjectKind, SealedAs};
 use crate::bson::{IdRange, check_coverage};
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::id::{ClusterTime, CollectionUuid, OperationId, SourceName};
 use crate::namespace::{Label, Namespace};
 use crate::operation::{Totals, Trigger};
+
+/// The version of manifests that is written. Version 1 has no folded backups; it is still read.
+pub const MANIFEST_FORMAT: u16 = 2;
 
 /// Whether all chunks are of one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub struct Manifest {
     pub sealed_at: String,
     /// Every namespace of the database that was asked for, captured or not.
     pub namespaces: Vec<ManifestNamespace>,
+    /// The backup it was folded from; none if it was read from the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folded_from: Option<OperationId>,
 }
 
 /// A namespace of a backup.
@@ -75,6 +81,8 @@ pub struct ManifestNamespace {
 impl ManifestNamespace {
     /// Why a collection that existed at T is not in the backup.
     pub const LOST: &str = "dropped or replaced while the backup ran, before it was read";
+    /// Why a collection that came to be while the backup ran is not in it.
+    pub const LATER: &str = "created after the backup's T";
 }
 
 /// A chunk of a backup.
@@ -103,12 +111,14 @@ impl Manifest {
         namespace: &ManifestNamespace,
         chunk: &ManifestChunk,
     ) -> Result<ObjectContext> {
+        let own = SealedAs { backup: self.backup, ordinal: chunk.ordinal };
+        let sealed_as = chunk.stored.sealed_as.unwrap_or(own);
         Ok(ObjectContext {
             kind: ObjectKind::Chunk,
-            source: self.source.clone(),
-            operation: self.backup,
+            source: self.source,
+            operation: sealed_as.backup,
             collection: namespace.collection()?,
-            ordinal: chunk.ordinal,
+            ordinal: sealed_as.ordinal,
             cluster_time: chunk.stored.cluster_time.unwrap_or(ClusterTime { seconds: 0, ordinal: 0 }),
         })
     }
@@ -118,6 +128,12 @@ impl Manifest {
         self.namespaces
             .iter()
             .flat_map(|namespace| namespace.chunks.iter().map(move |chunk| (namespace, chunk)))
+    }
+
+    /// Where its objects are.
+    #[must_use]
+    pub const fn place(&self) -> BackupPlace {
+        BackupPlace { trigger: self.trigger, backup: self.backup }
     }
 
     /// How many collections that existed at T are not in the backup, because they were gone before they were read.
@@ -145,11 +161,16 @@ impl Manifest {
 
     /// Checks what must hold of every manifest, before it is written and after it was read.
     pub fn check(&self) -> Result<()> {
-        if self.format != FORMAT_VERSION {
+        if !(1..=MANIFEST_FORMAT).contains(&self.format) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("read a manifest of format {}", self.format),
             ));
+        }
+        let is_folded =
+            self.folded_from.is_some() || self.chunks().any(|(_, it)| it.stored.sealed_as.is_some());
+        if self.format < 2 && is_folded {
+            return Err(corrupt("check a manifest: its format has no folded backups"));
         }
         let counts: [fn(&Captured) -> u64; 3] = [|it| it.documents, |it| it.bson_bytes, |it| it.stored_bytes];
         for count in counts {

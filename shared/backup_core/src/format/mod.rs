@@ -7,13 +7,19 @@ mod manifest;
 mod object_key;
 mod plan_file;
 mod sealed_json;
+mod slice;
+mod slice_builder;
 
-pub use chunk_result::{Captured, ChunkOutcome, ChunkResult, VerifiedChunks};
+pub use chunk_result::{
+    Captured, ChunkOutcome, ChunkResult, FoldedChunk, FoldedChunks, ProvedChunks, SealedAs, VerifiedChunks,
+};
 pub use evidence::EvidenceKey;
 pub use header::{FORMAT_VERSION, Header, ObjectContext, ObjectKind};
-pub use manifest::{Consistency, Manifest, ManifestChunk, ManifestNamespace};
+pub use manifest::{Consistency, MANIFEST_FORMAT, Manifest, ManifestChunk, ManifestNamespace};
 pub use object_key::{BackupPlace, ObjectKey, RestorePlace};
 pub use plan_file::{
     BackupPlan, PlannedChunk, PlannedNamespace, WorkItem, read_work_items, write_work_items,
 };
 pub use sealed_json::{Opened, open_json, seal_json};
+pub use slice::{SliceFrame, SliceGroup, SliceIndex, read_frame};
+pub use slice_builder::{FinishedSlice, SliceBuilder};

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{Attempt, OperationId};
+use crate::id::{Attempt, ClusterTime, OperationId, SourceName};
 use crate::operation::Trigger;
 
 /// Where a backup lives, as the procedures lay it out: `automated/YYYY-MM-DD/<id>` or `manual/YYYY-MM-DD-HHMM/<id>`
@@ -36,6 +36,8 @@ pub enum ObjectKey {
     ChunkResult(BackupPlace, u32),
     /// Evidence that the chunks of a work item, named by its first chunk, were read back and found good.
     Verified(BackupPlace, u32),
+    /// Evidence of what the proof of the chain found for the chunks of a work item.
+    Proved(BackupPlace, u32),
     /// What was backed up and proved, for people and dashboards.
     BackupReport(BackupPlace),
     /// What a restore is going to do, sealed.
@@ -46,6 +48,8 @@ pub enum ObjectKey {
     Inserted(RestorePlace, u32),
     /// Evidence that the chunks of a work item were read back from staging and found equal.
     Validated(RestorePlace, u32),
+    /// The changes of a source from an instant on, by one attempt.
+    Slice(SourceName, ClusterTime, Attempt),
 }
 
 impl ObjectKey {
@@ -58,33 +62,39 @@ impl ObjectKey {
             Self::Chunk(place, ordinal, attempt) => format!("{}/chunks/{ordinal}-{attempt}", place.prefix()?),
             Self::ChunkResult(place, ordinal) => format!("{}/results/{ordinal}.json", place.prefix()?),
             Self::Verified(place, first) => format!("{}/verified/{first}.json", place.prefix()?),
+            Self::Proved(place, first) => format!("{}/proved/{first}.json", place.prefix()?),
             Self::BackupReport(place) => format!("{}/report.json", place.prefix()?),
             Self::RestorePlan(place) => format!("{}/plan.sealed", place.prefix()?),
             Self::RestoreWork(place) => format!("{}/plan.jsonl", place.prefix()?),
             Self::Inserted(place, first) => format!("{}/inserted/{first}.json", place.prefix()?),
             Self::Validated(place, first) => format!("{}/validated/{first}.json", place.prefix()?),
+            Self::Slice(source, from, attempt) => {
+                let day = date(u64::from(from.seconds) * 1000, "%Y/%m/%d")?;
+                format!("timeline/{source}/{day}/{}.{}-{attempt}", from.seconds, from.ordinal)
+            }
         })
     }
 }
 
 impl BackupPlace {
     fn prefix(&self) -> Result<String> {
+        let requested = self.backup.requested_millis();
         Ok(match self.trigger {
-            Trigger::Automated => format!("automated/{}/{}", date(self.backup, "%Y-%m-%d")?, self.backup),
-            Trigger::Manual => format!("manual/{}/{}", date(self.backup, "%Y-%m-%d-%H%M")?, self.backup),
+            Trigger::Automated => format!("automated/{}/{}", date(requested, "%Y-%m-%d")?, self.backup),
+            Trigger::Manual => format!("manual/{}/{}", date(requested, "%Y-%m-%d-%H%M")?, self.backup),
         })
     }
 }
 
 impl RestorePlace {
     fn prefix(&self) -> Result<String> {
-        Ok(format!("restores/{}/{}", date(self.0, "%Y-%m-%d")?, self.0))
+        Ok(format!("restores/{}/{}", date(self.0.requested_millis(), "%Y-%m-%d")?, self.0))
     }
 }
 
-fn date(id: OperationId, form: &str) -> Result<String> {
-    let millis = i64::try_from(id.requested_millis()).ok();
-    let time = millis.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+/// The date of a time in milliseconds since 1970 UTC.
+fn date(millis: u64, form: &str) -> Result<String> {
+    let time = i64::try_from(millis).ok().and_then(|millis| Timestamp::from_millisecond(millis).ok());
     let time =
         time.ok_or_else(|| Error::new(ErrorKind::Invalid, "place an operation of an impossible date"))?;
     Ok(time.to_zoned(TimeZone::UTC).strftime(form).to_string())
@@ -115,6 +125,14 @@ mod tests {
             "manual/2026-11-22-0200/ID/results/12.json",
         );
         check(ObjectKey::RestorePlan(RestorePlace(id(1))), "restores/2026-11-22/ID/plan.sealed");
+        let slice = |seconds, ordinal| {
+            let attempt = id(1).to_string().parse().unwrap();
+            ObjectKey::Slice("main".parse().unwrap(), ClusterTime { seconds, ordinal }, attempt)
+        };
+        check(slice(1_795_312_807, 3), "timeline/main/2026/11/22/1795312807.3-ID");
+        check(slice(1_795_305_599, 1), "timeline/main/2026/11/21/1795305599.1-ID");
+        check(slice(0, 0), "timeline/main/1970/01/01/0.0-ID");
+        check(slice(u32::MAX, u32::MAX), "timeline/main/2106/02/07/4294967295.4294967295-ID");
         assert!(ObjectKey::RestorePlan(RestorePlace(OperationId::from_bytes([0xff; 16]))).to_path().is_err());
     }
 }

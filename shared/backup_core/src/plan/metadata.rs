@@ -1,5 +1,5 @@
 //! The shape in which a restore creates collections and indexes: exactly what was backed up, with everything that
-//! could delete documents (TTL) left out until they are validated.
+//! could delete or refuse documents left out until they are validated.
 
 use bson::{RawBson, RawBsonRef, RawDocument, RawDocumentBuf, cstr, rawdoc};
 
@@ -7,6 +7,7 @@ use crate::error::{Result, corrupt};
 use crate::namespace::{Namespace, NamespaceKind};
 
 const EXPIRY: &str = "expireAfterSeconds";
+const PREPARE_UNIQUE: &str = "prepareUnique";
 
 /// The options a collection or view is created with. A time-series collection's buckets are staged in an ordinary
 /// collection, so its staging has none.
@@ -29,7 +30,7 @@ pub fn index_specs(namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
         .iter()
         .filter(|index| !comes_with_the_collection(index))
         .map(|index| {
-            let mut spec = without(index, &[EXPIRY, "ns"])?;
+            let mut spec = without(index, &[EXPIRY, PREPARE_UNIQUE, "ns"])?;
             // An index without a collation is a simple one; created so, it would take the collection's.
             if has_collation && matches!(index.get("collation"), Ok(None)) {
                 spec.append(cstr!("collation"), rawdoc! { "locale": "simple" });
@@ -46,8 +47,8 @@ pub fn comes_with_the_collection(index: &RawDocument) -> bool {
     clustered || matches!(index.get("name"), Ok(Some(RawBsonRef::String("_id_"))))
 }
 
-/// The `collMod` fields that bring back every expiry, once the documents are validated.
-pub fn expiries(namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
+/// The `collMod` fields that bring back what could delete or refuse documents, once these are validated.
+pub fn last_options(namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
     let mut all = Vec::new();
     if namespace.kind != NamespaceKind::Collection {
         return Ok(all);
@@ -56,9 +57,14 @@ pub fn expiries(namespace: &Namespace) -> Result<Vec<RawDocumentBuf>> {
         all.push(rawdoc! { "expireAfterSeconds": RawBson::from(value) });
     }
     for index in namespace.indexes.iter().filter(|index| !comes_with_the_collection(index)) {
-        let Ok(Some(value)) = index.get(EXPIRY) else { continue };
         let name = index.get_str("name").map_err(|why| corrupt("read an index's name").because(why))?;
-        all.push(rawdoc! { "index": { "name": name, "expireAfterSeconds": RawBson::from(value) } });
+        if let Ok(Some(value)) = index.get(EXPIRY) {
+            all.push(rawdoc! { "index": { "name": name, "expireAfterSeconds": RawBson::from(value) } });
+        }
+        // It refuses new duplicates, but the documents may have some already.
+        if let Ok(Some(value)) = index.get(PREPARE_UNIQUE) {
+            all.push(rawdoc! { "index": { "name": name, "prepareUnique": RawBson::from(value) } });
+        }
     }
     Ok(all)
 }
@@ -104,7 +110,7 @@ mod tests {
         assert!(specs[0].get(EXPIRY).unwrap().is_none());
         assert!(specs[0].get("partialFilterExpression").unwrap().is_some());
         assert_eq!(
-            expiries(&namespace).unwrap(),
+            last_options(&namespace).unwrap(),
             [
                 rawdoc! { "expireAfterSeconds": 9_i64 },
                 rawdoc! { "index": { "name": "at_1", "expireAfterSeconds": 60 } }

@@ -3,5 +3,8 @@
 
 pub mod capture;
 pub mod metadata;
+pub mod point_in_time;
 pub mod ranges;
 pub mod restore;
+pub mod synthesis;
+pub mod windows;

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Consistency, Manifest, WorkItem};
 use crate::id::{ClusterTime, CollectionUuid, OperationId};
 use crate::namespace::{Label, Namespace, NamespaceKind, OwnName, same_fields};
+use crate::plan::point_in_time::PointInTime;
 
 /// The plan of a restore. Stored sealed: it holds names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,8 +31,11 @@ pub struct RestorePlan {
     pub extras: Vec<ExtraItem>,
     /// What cannot be restored or moved, and why.
     pub left_out: Vec<LeftOut>,
-    /// The work items, over the ordinals of the backup's chunks.
+    /// The work items, over the ordinals of the backup's chunks, or of the units that are folded.
     pub work: Vec<WorkItem>,
+    /// The instant it restores to, and what is folded for it; none restores the backup as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<PointInTime>,
 }
 
 /// A collection or view that is restored.
@@ -149,6 +153,7 @@ pub fn plan(
         extras: Vec::new(),
         left_out: Vec::new(),
         work,
+        at: None,
     };
     let mut numbers = 0_u32..;
     for entry in manifest.namespaces.iter().filter(|entry| wanted(&entry.namespace.name)) {

@@ -14,7 +14,7 @@ use backup_core::format::{
 use backup_core::id::{Attempt, ClusterTime, CollectionUuid, OperationId, SourceName};
 use backup_core::namespace::OwnName;
 use backup_core::operation::Trigger;
-use backup_core::plan::metadata::{creation_options, expiries, index_specs};
+use backup_core::plan::metadata::{creation_options, index_specs, last_options};
 use backup_core::plan::restore::{RestorePlan, plan};
 use backup_core::ports::DataKeys;
 use backup_core::seal::seal;
@@ -170,7 +170,7 @@ fn manifests() {
         for entry in &manifest.namespaces {
             let _ = creation_options(&entry.namespace);
             let _ = index_specs(&entry.namespace);
-            let _ = expiries(&entry.namespace);
+            let _ = last_options(&entry.namespace);
         }
         plan(&manifest, &[], true, &[], Vec::new()).unwrap();
     });
@@ -304,7 +304,7 @@ fn object_keys() {
     });
 }
 
-fn every_key(backup: BackupPlace, restore: RestorePlace, ordinal: u32) -> [ObjectKey; 11] {
+fn every_key(backup: BackupPlace, restore: RestorePlace, ordinal: u32) -> [ObjectKey; 13] {
     let attempt: Attempt = restore.0.to_string().parse().unwrap();
     [
         ObjectKey::Manifest(backup),
@@ -318,6 +318,8 @@ fn every_key(backup: BackupPlace, restore: RestorePlace, ordinal: u32) -> [Objec
         ObjectKey::RestoreWork(restore),
         ObjectKey::Inserted(restore, ordinal),
         ObjectKey::Validated(restore, ordinal),
+        ObjectKey::Proved(backup, ordinal),
+        ObjectKey::Slice("main".parse().unwrap(), ClusterTime { seconds: ordinal, ordinal }, attempt),
     ]
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn database() -> World {
 
 pub(crate) fn restore_of(backup: Option<OperationId>) -> Detail {
     let (full, may_replace, dry_run) = (true, true, false);
-    Detail::Restore(RestoreDetail { backup, full, may_replace, dry_run, kept_aside: vec![] })
+    Detail::Restore(RestoreDetail { backup, may_replace, dry_run, ..RestoreDetail::requested(full) })
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -136,7 +136,7 @@ impl Scene {
     }
 
     pub(crate) async fn write_result_of_chunk_0(&self, outcome: ChunkOutcome) {
-        let context = ObjectContext::of_operation(ObjectKind::Plan, self.row.source.clone(), self.backup);
+        let context = ObjectContext::of_operation(ObjectKind::Plan, self.row.source, self.backup);
         let plan = &self.objects[&self.path("/plan.sealed")];
         let plan: Opened<BackupPlan> = open_json(&self.world.keys, &context, plan).await.unwrap();
         let key = ObjectKey::ChunkResult(self.row.backup_place().unwrap(), 0);

@@ -12,7 +12,7 @@ use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, Res
 use backup_core::ports::{Catalog, Clock, ObjectStore};
 use backup_core::settings::Settings;
 use backup_mongo::Cluster;
-use backup_testkit::{DirectoryStore, MemoryAlerts, MemoryCatalog, MemoryKeys, TestClock};
+use backup_testkit::{DirectoryStore, MemoryAlerts, MemoryCatalog, MemoryKeys, MemoryTimeline, TestClock};
 
 use crate::documents::{COLLECTION, DATABASE};
 use crate::{Options, stages};
@@ -22,6 +22,7 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) store: DirectoryStore,
     pub(crate) catalog: MemoryCatalog,
+    timeline: MemoryTimeline,
     keys: MemoryKeys,
     alerts: MemoryAlerts,
     clock: TestClock,
@@ -40,6 +41,7 @@ impl World {
             cluster: cluster.clone(),
             store: DirectoryStore::new(directory.to_owned()),
             catalog: MemoryCatalog::default(),
+            timeline: MemoryTimeline::default(),
             keys: MemoryKeys::default(),
             alerts: MemoryAlerts::default(),
             clock: TestClock::default(),
@@ -67,17 +69,10 @@ impl World {
 
     /// A backup that is planned.
     pub(crate) async fn plan_backup(&self) -> OperationId {
-        let detail = BackupDetail {
-            trigger: Trigger::Manual,
-            force: true,
-            cluster_time: None,
-            consistency: None,
-            manifest_sha256: None,
-            lost: 0,
-        };
+        let detail = BackupDetail::requested(Trigger::Manual, true);
         let id = self.request(vec![COLLECTION.into()], Detail::Backup(detail)).await;
-        let Self { cluster, store, keys, catalog, clock, .. } = self;
-        let ports = trigger_backup::Ports { source: cluster, store, keys, catalog, clock };
+        let Self { cluster, store, keys, catalog, timeline, clock, .. } = self;
+        let ports = trigger_backup::Ports { source: cluster, store, keys, catalog, timeline, clock };
         trigger_backup::run(ports, &self.settings, id).await.unwrap();
         id
     }
@@ -106,10 +101,11 @@ impl World {
     /// A restore that is planned.
     pub(crate) async fn plan_restore(&self, backup: OperationId) -> OperationId {
         let (full, may_replace, dry_run) = (false, true, false);
-        let detail = RestoreDetail { backup: Some(backup), full, may_replace, dry_run, kept_aside: vec![] };
+        let detail =
+            RestoreDetail { backup: Some(backup), may_replace, dry_run, ..RestoreDetail::requested(full) };
         let id = self.request(vec![COLLECTION.into()], Detail::Restore(detail)).await;
-        let Self { cluster, store, keys, catalog, alerts, clock, .. } = self;
-        let ports = plan_restore::Ports { target: cluster, store, keys, catalog, alerts, clock };
+        let Self { cluster, store, keys, catalog, timeline, alerts, clock, .. } = self;
+        let ports = plan_restore::Ports { target: cluster, store, keys, catalog, timeline, alerts, clock };
         plan_restore::run(ports, &self.settings, id).await.unwrap();
         id
     }
@@ -117,10 +113,10 @@ impl World {
     /// Every `restore-chunk` of it, one after another.
     pub(crate) async fn insert(&self, id: OperationId) -> Duration {
         let place = self.operation(OperationKind::Restore, id).await.restore_place();
-        let Self { cluster, store, keys, catalog, clock, .. } = self;
+        let Self { cluster, store, keys, catalog, timeline, clock, .. } = self;
         let began = Instant::now();
         for item in self.items(ObjectKey::RestoreWork(place)).await {
-            let ports = restore_chunk::Ports { target: cluster, store, keys, catalog, clock };
+            let ports = restore_chunk::Ports { target: cluster, store, keys, catalog, timeline, clock };
             restore_chunk::run(ports, &self.settings, id, item).await.unwrap();
         }
         let elapsed = began.elapsed();

@@ -1,0 +1,96 @@
+//! What the proof of the chain comes to, once all chunks were compared: noted on both backups, told to people, and, if
+//! chunks differ, the stretch between the two is in no window any more.
+
+use crate::alert::Alert;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Manifest, ObjectKey, Opened, ProvedChunks};
+use crate::id::{ClusterTime, OperationId};
+use crate::operation::{ChainProof, Operation, OperationKind};
+use crate::ports::Timeline;
+use crate::timeline::{Break, BreakReason};
+
+use super::close::{Ports, work_items};
+
+/// How often the timeline is moved by others before this gives up.
+const TRIES: u32 = 10;
+/// Chunks that an alert names.
+const NAMED_MAX: usize = 20;
+
+/// What was found for a backup that has been compared with an earlier one; none if there was none to compare it with.
+pub(super) async fn conclude(
+    ports: Ports<'_>,
+    operation: &Operation,
+    opened: &Opened<Manifest>,
+) -> Result<Option<ChainProof>> {
+    let Some(base) = operation.backup()?.proof_base else { return Ok(None) };
+    let found = collect(ports, operation, opened).await?;
+    let count = |all: &[u32]| u64::try_from(all.len()).unwrap_or(u64::MAX);
+    let told = count(&found.equal) + count(&found.different) + count(&found.skipped);
+    let proof = ChainProof {
+        with: base,
+        equal: count(&found.equal),
+        different: count(&found.different),
+        skipped: count(&found.skipped),
+        unproved: opened.value.totals().chunks.saturating_sub(told),
+    };
+    if proof.different > 0 || proof.unproved > 0 {
+        let names = opened.value.chunks().filter(|(_, chunk)| found.different.contains(&chunk.ordinal));
+        let names = names.map(|(entry, chunk)| (entry.namespace.name.clone(), chunk.ordinal));
+        let named: Vec<_> = names.take(NAMED_MAX).collect();
+        ports.alerts.publish(&Alert::chain_not_proved(operation, &proof, &named)).await?;
+    }
+    if proof.different > 0 {
+        interrupt(ports, operation, base).await?;
+    }
+    ports.catalog.record_proof(base, &ChainProof { with: operation.id, ..proof }).await?;
+    Ok(Some(proof))
+}
+
+async fn collect(ports: Ports<'_>, operation: &Operation, opened: &Opened<Manifest>) -> Result<ProvedChunks> {
+    let place = operation.backup_place()?;
+    let mut all = ProvedChunks::default();
+    for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
+        let key = ObjectKey::Proved(place, item.first);
+        match super::read_evidence::<ProvedChunks>(ports.store, &opened.evidence, key).await {
+            Err(why) if why.kind() == ErrorKind::NotFound => {} // it was not compared; its chunks are missing
+            found => {
+                let found = found?;
+                all.equal.extend(found.equal);
+                all.different.extend(found.different);
+                all.skipped.extend(found.skipped);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// No instant behind the earlier backup is restorable from it any more.
+async fn interrupt(ports: Ports<'_>, operation: &Operation, base: OperationId) -> Result<()> {
+    let base = ports.catalog.operation(OperationKind::Backup, base).await?;
+    let (from, to) = (time_of(&base)?.next(), time_of(operation)?);
+    let stretch = Break {
+        from,
+        to,
+        database: Some(operation.database.clone()),
+        reason: BreakReason::NotProved,
+        noticed_millis: ports.clock.now_millis(),
+    };
+    add(ports.timeline, stretch).await
+}
+
+fn time_of(backup: &Operation) -> Result<ClusterTime> {
+    let time = backup.backup()?.cluster_time;
+    time.ok_or_else(|| Error::new(ErrorKind::Internal, format!("use backup {}: it has no T", backup.id)))
+}
+
+async fn add(timeline: &dyn Timeline, it: Break) -> Result<()> {
+    let mut moved = Err(Error::new(ErrorKind::Internal, "interrupt the timeline: it has not begun"));
+    for _ in 0..TRIES {
+        let Some(head) = timeline.head().await? else { return moved };
+        moved = timeline.advance(&head, None, std::slice::from_ref(&it)).await;
+        if !matches!(&moved, Err(why) if why.kind() == ErrorKind::Transient) {
+            break;
+        }
+    }
+    moved
+}

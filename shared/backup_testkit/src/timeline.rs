@@ -1,0 +1,73 @@
+//! The timeline, in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use backup_core::id::{Attempt, ClusterTime};
+use backup_core::ports::Timeline;
+use backup_core::timeline::{BREAKS_AT_ONCE_MAX, Break, SliceRecord, TimelineHead};
+use backup_core::{Error, ErrorKind, Result};
+
+/// What a break is known by: its stretch, and its database.
+type BreakKey = (ClusterTime, ClusterTime, Option<String>);
+
+#[derive(Default)]
+struct State {
+    head: Option<TimelineHead>,
+    slices: BTreeMap<(ClusterTime, Attempt), SliceRecord>,
+    breaks: BTreeMap<BreakKey, Break>,
+}
+
+/// The timeline of one source. Clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryTimeline {
+    state: Arc<Mutex<State>>,
+}
+
+#[async_trait]
+impl Timeline for MemoryTimeline {
+    async fn head(&self) -> Result<Option<TimelineHead>> {
+        Ok(self.state.lock().unwrap().head.clone())
+    }
+
+    async fn begin(&self, head: &TimelineHead) -> Result<TimelineHead> {
+        Ok(self.state.lock().unwrap().head.get_or_insert_with(|| head.clone()).clone())
+    }
+
+    async fn advance(
+        &self,
+        head: &TimelineHead,
+        slice: Option<&SliceRecord>,
+        breaks: &[Break],
+    ) -> Result<()> {
+        let breaks: BTreeMap<BreakKey, Break> =
+            breaks.iter().map(|it| ((it.from, it.to, it.database.clone()), it.clone())).collect();
+        if breaks.len() > BREAKS_AT_ONCE_MAX {
+            return Err(Error::new(ErrorKind::Internal, "move the timeline: too many breaks at once"));
+        }
+        let mut state = self.state.lock().unwrap();
+        if state.head.as_ref().map(|it| it.revision) != Some(head.revision) {
+            return Err(Error::new(
+                ErrorKind::Transient,
+                "move the timeline: another run moved it meanwhile",
+            ));
+        }
+        if slice.is_some_and(|it| state.slices.contains_key(&(it.from, it.slice))) {
+            return Err(Error::new(ErrorKind::Internal, "move the timeline: it has the slice already"));
+        }
+        state.head = Some(TimelineHead { revision: head.revision + 1, ..head.clone() });
+        state.slices.extend(slice.map(|it| ((it.from, it.slice), it.clone())));
+        state.breaks.extend(breaks);
+        Ok(())
+    }
+
+    async fn slices(&self, from: ClusterTime, to: ClusterTime) -> Result<Vec<SliceRecord>> {
+        let state = self.state.lock().unwrap();
+        Ok(state.slices.values().filter(|it| it.from < to && it.to > from).cloned().collect())
+    }
+
+    async fn breaks(&self) -> Result<Vec<Break>> {
+        Ok(self.state.lock().unwrap().breaks.values().cloned().collect())
+    }
+}
