@@ -132,7 +132,7 @@ async fn read(cluster: &Cluster, position: &Position) -> Vec<RawDocumentBuf> {
         let events = split_documents(&batch.events).map(|event| event.unwrap().to_vec());
         let events: Vec<_> = events.map(|event| RawDocumentBuf::from_bytes(event).unwrap()).collect();
         assert!(events.iter().all(|event| time(event) <= batch.time), "a batch reaches as far as it tells");
-        all.extend(events.into_iter().filter(|event| is_ours(event)));
+        all.extend(events.into_iter().filter(is_ours));
     }
     panic!("the last change has not come; {} have", all.len());
 }

@@ -111,7 +111,7 @@ pub(crate) struct WindowsArguments {
 pub(crate) struct GetArguments {
     /// The collection, as DATABASE.COLLECTION.
     pub(crate) namespace: String,
-    /// The document's `_id`: Extended JSON, the digits of an ObjectId, or plain text.
+    /// The document's `_id`: Extended JSON, the digits of an `ObjectId`, or plain text.
     pub(crate) id: String,
     /// The time: as `restore -t` takes it.
     #[arg(long, value_parser = restore_time, default_value = "latest")]
@@ -122,7 +122,7 @@ pub(crate) struct GetArguments {
 pub(crate) struct HistoryArguments {
     /// The collection, as DATABASE.COLLECTION.
     pub(crate) namespace: String,
-    /// The document's `_id`: Extended JSON, the digits of an ObjectId, or plain text.
+    /// The document's `_id`: Extended JSON, the digits of an `ObjectId`, or plain text.
     pub(crate) id: String,
     /// Up to this time, in whose window it is looked: as `restore -t` takes it.
     #[arg(long, value_parser = restore_time, default_value = "latest")]

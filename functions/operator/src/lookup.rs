@@ -73,7 +73,7 @@ fn wanted(session: &Session, namespace: &str, id: &str, at: RestoreTime) -> Resu
     })
 }
 
-/// Extended JSON; 24 hexadecimal digits are an ObjectId, and what is no JSON is text.
+/// Extended JSON; 24 hexadecimal digits are an `ObjectId`, and what is no JSON is text.
 fn parse_id(text: &str) -> Result<IdValue> {
     let invalid = || {
         Error::new(ErrorKind::Invalid, "read the _id").hint(

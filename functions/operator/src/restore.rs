@@ -185,13 +185,11 @@ fn caveats(plan: &RestorePlan) -> String {
 fn done(operation: &Operation) -> Result<String> {
     let totals = &operation.totals;
     let detail = operation.restore()?;
-    let what = match detail.backup.filter(|_| detail.at.is_some()) {
-        // What was folded was compared chunk by chunk, but the row's sums are those of the backup.
-        Some(backup) => format!("folded from backup {backup}"),
-        None => {
-            let documents = output::count(totals.documents);
-            format!("{documents} documents, {} of BSON", output::bytes(totals.bson_bytes))
-        }
+    let documents = output::count(totals.documents);
+    let what = if let Some(backup) = detail.backup.filter(|_| detail.at.is_some()) {
+        format!("{documents} documents, folded from backup {backup},")
+    } else {
+        format!("{documents} documents, {} of BSON", output::bytes(totals.bson_bytes))
     };
     let mut text = format!(
         "{} {}: {what} in {} collections and views\n",

@@ -343,7 +343,8 @@ impl World {
         let mut at = 0;
         while at < steps.len() {
             let (faults, step) = (Faults::none(), steps[at]);
-            let (left, right) = tokio::join!(self.step(&faults, id, step), self.step(&faults, id, step));
+            let run = || Box::pin(self.step(&faults, id, step)); // it holds every step's future
+            let (left, right) = tokio::join!(run(), run());
             if left.is_err() && right.is_err() {
                 self.must(id, step, "after two at once").await;
             }

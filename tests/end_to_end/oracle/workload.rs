@@ -127,7 +127,9 @@ impl<'a> Workload<'a> {
             },
         };
         for (code, told) in &refusals {
-            if !refusals::is_expected(*code) { eprintln!("UNEXPECTED {code} {what} {}", &told[..told.len().min(160)]); }
+            if !refusals::is_expected(*code) {
+                eprintln!("UNEXPECTED {code} {what} {}", &told[..told.len().min(160)]);
+            }
         }
         self.refused += u32::from(!refusals.is_empty());
         reply.ok().filter(|_| refusals.is_empty())

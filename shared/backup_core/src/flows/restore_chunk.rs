@@ -185,17 +185,12 @@ async fn insert_chunk(
             }
         };
         let Ports { store, keys, .. } = ports;
-        let done = match slices {
-            Some(slices) => {
-                let unit = restoring.unit(namespace, chunk)?;
-                FoldReader { store, keys, slices }.fold(&unit, give).await.map(Some)
-            }
-            None => {
-                let which = (&restoring.manifest, namespace, chunk);
-                read_chunk(store, keys, restoring.manifest.place(), which, Hashing::Later, give)
-                    .await
-                    .map(|()| None)
-            }
+        let done = if let Some(slices) = slices {
+            let unit = restoring.unit(namespace, chunk)?;
+            FoldReader { store, keys, slices }.fold(&unit, give).await.map(Some)
+        } else {
+            let (place, which) = (restoring.manifest.place(), (&restoring.manifest, namespace, chunk));
+            read_chunk(store, keys, place, which, Hashing::Later, give).await.map(|()| None)
         };
         drop(sender); // ends the writers
         done

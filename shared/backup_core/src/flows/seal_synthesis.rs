@@ -76,13 +76,11 @@ fn assemble(
         ..plan.at.manifest
     };
     for chunk in manifest.namespaces.iter_mut().flat_map(|entry| &mut entry.chunks) {
-        match results.remove(&chunk.ordinal) {
-            Some(ChunkOutcome::Captured(stored)) => chunk.stored = stored,
-            _ => {
-                let what = format!("seal chunk {}: it has no result", chunk.ordinal);
-                return Err(Error::new(ErrorKind::Internal, what));
-            }
-        }
+        let Some(ChunkOutcome::Captured(stored)) = results.remove(&chunk.ordinal) else {
+            let what = format!("seal chunk {}: it has no result", chunk.ordinal);
+            return Err(Error::new(ErrorKind::Internal, what));
+        };
+        chunk.stored = stored;
     }
     manifest.check()?;
     Ok(manifest)

@@ -59,10 +59,8 @@ async fn start(ports: Ports<'_>, source: SourceName, database: String, folds: bo
     let operation =
         Operation::requested(id, source, database, Vec::new(), USER.to_owned(), Detail::Backup(detail));
     ports.catalog.create_operation(&operation).await?;
-    let started = match folds {
-        true => ports.machines.start_synthesis(id).await,
-        false => ports.machines.start_backup(id).await,
-    };
+    let started =
+        if folds { ports.machines.start_synthesis(id).await } else { ports.machines.start_backup(id).await };
     if let Err(why) = &started {
         let failed = Operation { failure: Some(Failure::of("start", why)), ..operation };
         ports.catalog.fail_operation(&failed, now).await?;

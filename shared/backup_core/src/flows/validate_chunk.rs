@@ -40,7 +40,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "validate a chunk without staging"))?;
         let read = staged_read(&restoring, namespace, chunk, staged)?;
         let (documents, hash) = count_and_hash(ports.target.read(&read).await?).await?;
-        compare(namespace, chunk, &expected, (documents, hash))?;
+        compare(namespace, chunk, expected.as_ref(), (documents, hash))?;
         validated.ordinals.push(chunk.ordinal);
         validated.documents += documents;
     }
@@ -88,7 +88,7 @@ pub(super) async fn count_and_hash(mut stream: Box<dyn DocumentStream>) -> Resul
 fn compare(
     namespace: &ManifestNamespace,
     chunk: &ManifestChunk,
-    folded: &Option<FoldedChunks>,
+    folded: Option<&FoldedChunks>,
     (documents, hash): (u64, DocumentHash),
 ) -> Result<()> {
     let name = &namespace.namespace.name;

@@ -309,7 +309,8 @@ mod tests {
 
     #[test]
     fn an_index_that_cannot_be_is_neither_written_nor_read() {
-        let spoil: [(&str, fn(&mut SliceIndex)); 18] = [
+        type Spoil = fn(&mut SliceIndex);
+        let spoil: [(&str, Spoil); 18] = [
             ("no format", |it| it.format = 0),
             ("no time", |it| it.to = it.from),
             ("a group before it", |it| it.groups[0].first.ordinal = 9),

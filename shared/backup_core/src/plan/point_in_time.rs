@@ -109,10 +109,9 @@ fn created(base: &Manifest, namespace: Namespace, units: &mut Vec<FoldUnit>) -> 
         sealed_as: None,
     };
     let chunks = vec![ManifestChunk { ordinal, range: IdRange::ALL, stored }];
-    let (label, reason) = match namespace.is_capped() {
-        true => (Label::Fuzzy, Some(CLONED.to_owned())),
-        false => (Label::Exact, None),
-    };
+    let is_capped = namespace.is_capped();
+    let (label, reason) =
+        if is_capped { (Label::Fuzzy, Some(CLONED.to_owned())) } else { (Label::Exact, None) };
     ManifestNamespace { namespace, label, reason, notes: vec![], chunks }
 }
 

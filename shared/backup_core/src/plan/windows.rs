@@ -343,7 +343,8 @@ mod tests {
     #[test]
     fn only_a_verified_backup_of_all_is_a_base() {
         type Edit = fn(&mut Operation, &mut BackupDetail);
-        let cases: [(&str, Edit, Option<(u64, u64)>); 9] = [
+        type Case = (&'static str, Edit, Option<(u64, u64)>);
+        let cases: [Case; 9] = [
             ("of one instant", |_, _| (), Some((7, 7))),
             ("with a later part", |_, it| it.restorable_from = Some(at(9)), Some((7, 9))),
             ("a mosaic", |_, it| it.consistency = Some(Consistency::Mosaic), None),
