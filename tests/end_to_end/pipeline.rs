@@ -12,6 +12,7 @@ use backup_core::format::{WorkItem, read_work_items};
 use backup_core::id::{OperationId, SourceName};
 use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, RestoreDetail, Trigger};
 use backup_core::ports::{Catalog, Clock};
+use bson::{Document, doc};
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
@@ -23,19 +24,27 @@ use crate::relay::{Fuse, Relay, Script};
 enum Runs {
     Once,
     ForEachItem,
+    /// Unless there is nothing to prove.
+    ForEachItemToProve,
 }
 
+/// The step that reads changes.
+const CAPTURE: &str = "capture-log";
+
 /// The steps of a pipeline that goes well, as in its state machine.
-const fn steps(kind: OperationKind) -> [(&'static str, Runs); 5] {
+const fn steps(kind: OperationKind) -> &'static [(&'static str, Runs)] {
     match kind {
-        OperationKind::Backup => [
+        OperationKind::Backup => &[
             ("trigger-backup", Runs::Once),
             ("dump-chunk", Runs::ForEachItem),
             ("seal-backup", Runs::Once),
             ("verify-checksums", Runs::ForEachItem),
+            (CAPTURE, Runs::Once),
+            ("plan-proof", Runs::Once),
+            ("prove-chunk", Runs::ForEachItemToProve),
             ("close", Runs::Once),
         ],
-        OperationKind::Restore => [
+        OperationKind::Restore => &[
             ("plan-restore", Runs::Once),
             ("restore-chunk", Runs::ForEachItem),
             ("build-indexes", Runs::Once),
@@ -140,24 +149,36 @@ impl<'a> Pipeline<'a> {
         id: OperationId,
         mut run: impl FnMut(&Step) -> Value,
     ) -> Vec<Step> {
-        let [(first, _), rest @ ..] = steps(kind);
+        let ((first, _), rest) = steps(kind).split_first().unwrap();
         let first = Step::once(first, id);
         let items = self.work_items(&run(&first));
-        let mut all = vec![first];
+        let (mut all, mut has_proof) = (vec![first], true);
         for (name, runs) in rest {
+            if *name == CAPTURE {
+                self.move_time_on();
+            }
             let next: Vec<Step> = match runs {
                 Runs::Once => vec![Step::once(name, id)],
-                Runs::ForEachItem => {
+                Runs::ForEachItemToProve if !has_proof => Vec::new(),
+                Runs::ForEachItem | Runs::ForEachItemToProve => {
                     let numbered = (0_u64..).zip(&items);
                     numbered.map(|(position, item)| Step::for_item(name, id, position, *item)).collect()
                 }
             };
             for step in &next {
-                run(step);
+                let answer = run(step);
+                has_proof &= answer["proceed"] != false;
             }
             all.extend(next);
         }
         all
+    }
+
+    /// A server does so by itself every ten seconds. Until then the timeline cannot pass what was just read, and the
+    /// proof would have to wait.
+    fn move_time_on(&self) {
+        let ticks = self.fixture.client.database("pipeline-tick").collection::<Document>("ticks");
+        self.fixture.run(async { ticks.insert_one(doc! {}).await }).unwrap();
     }
 
     /// The items of a Map, where the first step's answer says they are.
@@ -267,7 +288,7 @@ async fn ways_through(fixture: &Fixture, [aws, mongod]: &[Relay; 2]) -> [(&'stat
 async fn find_functions(fixture: &Fixture) -> HashMap<&'static str, Function> {
     let mut functions = HashMap::new();
     for (step, _) in [OperationKind::Backup, OperationKind::Restore].into_iter().flat_map(steps) {
-        functions.insert(step, Function::find(&fixture.config, step).await);
+        functions.insert(*step, Function::find(&fixture.config, step).await);
     }
     functions
 }

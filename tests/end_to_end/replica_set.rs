@@ -17,6 +17,8 @@ use mongodb::{Client, Database};
 use tempfile::TempDir;
 
 const NAME: &str = "faults";
+/// The option for the size of the oplog, in MB.
+const OPLOG_SIZE: &str = "--oplogSize";
 /// A held command waits this long: longer than a step down takes.
 const HELD_MILLIS: i32 = 2000;
 /// Recovery, an initial sync or an election on a busy machine.
@@ -219,9 +221,13 @@ impl Node {
 
     fn run(&self) {
         let log = File::options().create(true).append(true).open(self.directory.join("log")).unwrap();
+        // A test may want its own; a server takes the option once.
+        let has_own = self.arguments.iter().any(|it| it == OPLOG_SIZE);
+        let oplog_size: &[&str] = if has_own { &[] } else { &[OPLOG_SIZE, "990"] };
         let started = Command::new(binary())
             .args(["--replSet", NAME, "--bind_ip", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(["--oplogSize", "990", "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"])
+            .args(oplog_size)
+            .args(["--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"])
             .args(["--setParameter", "enableTestCommands=1"])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             // The server is the referee: whatever a chunk's T was, it can still be read.

@@ -3,7 +3,7 @@
 use backup_core::flows::{open_manifest, open_restore_plan};
 use backup_core::format::{Manifest, ManifestNamespace};
 use backup_core::id::OperationId;
-use backup_core::operation::{Detail, Operation, OperationKind, OperationState};
+use backup_core::operation::{ChainProof, Detail, Operation, OperationKind, OperationState};
 use backup_core::plan::restore::RestorePlan;
 use backup_core::ports::Catalog;
 use backup_core::{Error, ErrorKind, Result};
@@ -53,6 +53,23 @@ fn unknown(id: OperationId) -> Error {
         .hint("`nightsafe list` shows what there is")
 }
 
+/// What the proof of the chain found, from an earlier backup, or by a later one.
+fn proved(what: &str, proof: &ChainProof) -> String {
+    let mut text =
+        format!("  chain      proved {what} backup {}: {} chunks are equal", proof.with, proof.equal);
+    for (count, what) in [
+        (proof.different, "DIFFER"),
+        (proof.unproved, "were not compared"),
+        (proof.skipped, "cannot be compared"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text.push('\n');
+    text
+}
+
 fn head(operation: &Operation) -> String {
     let mut text = format!(
         "{} {}\n  state      {}\n  source     {}\n  database   {}\n  requested  {} UTC by {}\n",
@@ -78,6 +95,9 @@ fn head(operation: &Operation) -> String {
             }
             if let Some(base) = detail.folded_from {
                 text.push_str(&format!("  folded     from backup {base}\n"));
+            }
+            for (what, proof) in [("from", detail.proof), ("by", detail.proved_by)] {
+                text.extend(proof.map(|proof| proved(what, &proof)));
             }
             if detail.lost > 0 {
                 text.push_str(&format!(

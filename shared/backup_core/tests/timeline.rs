@@ -5,19 +5,26 @@
 
 use std::collections::BTreeMap;
 
+use backup_core::bson::split_documents;
+use backup_core::compress::{Contents, FrameEncoder, FrameIndex, compress_whole};
+use backup_core::document_hash::DocumentHash;
 use backup_core::error::ErrorKind;
 use backup_core::flows::open_manifest;
+use backup_core::format::{Captured, Header, ObjectKey, SliceBuilder, SliceIndex, read_frame};
 use backup_core::id::{ClusterTime, OperationId};
 use backup_core::operation::{Detail, OperationKind, OperationState, RestoreDetail, RestoreTime};
 use backup_core::plan::windows::{Base, windows};
-use backup_core::ports::{Catalog, Source, Timeline};
-use backup_core::timeline::BreakReason;
+use backup_core::ports::{Catalog, DataKeys, Source, Timeline};
+use backup_core::seal;
+use backup_core::timeline::{BreakReason, Event};
 use backup_testkit::Faults;
 use backup_testkit::fixture::{DATABASE, OnDeath, Step, World, lead};
-use bson::rawdoc;
+use bson::{RawDocument, rawdoc};
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
-type Contents = BTreeMap<String, Vec<Bytes>>;
+/// What there is in each collection.
+type There = BTreeMap<String, Vec<Bytes>>;
 
 /// Restores the whole database to an instant.
 async fn restore_to(world: &World, at: RestoreTime) -> backup_core::Result<OperationId> {
@@ -32,7 +39,7 @@ async fn now(world: &World) -> ClusterTime {
 }
 
 /// Changes of every kind, and what there was after each.
-async fn change(world: &World, from: i32) -> Vec<(ClusterTime, Contents)> {
+async fn change(world: &World, from: i32) -> Vec<(ClusterTime, There)> {
     let cluster = &world.cluster;
     let mut seen = Vec::new();
     let mut note = async || seen.push((now(world).await, cluster.contents()));
@@ -249,4 +256,123 @@ async fn the_chain_is_proved_and_a_silent_change_is_found() {
     assert!(told.body.contains("\"leads\""), "{}", told.body);
     let reasons: Vec<_> = world.timeline.breaks().await.unwrap().into_iter().map(|it| it.reason).collect();
     assert_eq!(reasons, [BreakReason::NotProved], "no time between the two is in a window");
+}
+
+/// Opens a sealed object, changes what is in it, and seals it again under its own key and context, as only somebody can
+/// who holds the key. Gives its new length and SHA-256.
+async fn replant(world: &World, path: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> (u64, String) {
+    let object = world.store.objects()[path].clone();
+    let (header, length) = Header::from_bytes(&object).unwrap();
+    let bound = header.context.to_bytes();
+    let key = world.keys.unwrap(&header.wrapped_key, &header.context).await.unwrap();
+    let plain = change(seal::open(key.clone(), &bound, &object[length..]).unwrap());
+    let planted = [&object[..length], &seal::seal(&key, &bound, &plain).unwrap()].concat();
+    let told = (u64::try_from(planted.len()).unwrap(), hex::encode(Sha256::digest(&planted)));
+    world.store.tamper(path, planted.into());
+    told
+}
+
+/// The same bytes with the first occurrence of a text changed in its first letter.
+fn with_one_byte_changed(bytes: &[u8], text: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    let mut changed = bytes.to_vec();
+    changed[at] ^= 1;
+    changed
+}
+
+/// Changes a byte of a document of the first backup's `leads`, and everything that tells what should be there.
+async fn plant_in_a_chunk(world: &World, backup: OperationId) {
+    let row = world.operation(OperationKind::Backup, backup).await;
+    let mut manifest = open_manifest(&world.store, &world.keys, &row).await.unwrap();
+    let place = manifest.place();
+    let entry = manifest.namespaces.iter_mut().find(|it| it.namespace.name == "leads").unwrap();
+    let chunk = &mut entry.chunks[0];
+    let path = ObjectKey::Chunk(place, chunk.ordinal, chunk.stored.attempt).to_path().unwrap();
+    let mut hash = DocumentHash::default();
+    let (stored_bytes, stored_sha256) = replant(world, &path, |plain| {
+        let documents = with_one_byte_changed(&zstd::decode_all(plain.as_slice()).unwrap(), b"lead 1");
+        let mut contents = Contents::default();
+        contents.add(&documents).unwrap();
+        hash = contents.hash;
+        let frame = FrameEncoder::new(3).unwrap().encode(&documents, contents).unwrap();
+        let mut index = FrameIndex::default();
+        index.push(&frame);
+        [frame.stored, index.finish().unwrap()].concat()
+    })
+    .await;
+    chunk.stored = Captured { stored_bytes, stored_sha256, document_hash: hash, ..chunk.stored.clone() };
+    let json = serde_json::to_vec(&manifest).unwrap();
+    let path = ObjectKey::Manifest(place).to_path().unwrap();
+    let (_, sha256) = replant(world, &path, |_| compress_whole(&json).unwrap()).await;
+    world.catalog.tamper(OperationKind::Backup, backup, |row| {
+        row.backup_mut().unwrap().manifest_sha256 = Some(sha256);
+    });
+}
+
+/// Changes a byte of an event in the slice that has it.
+async fn plant_in_a_slice(world: &World, text: &[u8]) {
+    let head = world.timeline.head().await.unwrap().unwrap();
+    for record in world.timeline.slices(head.began, head.to).await.unwrap() {
+        let source = "main".parse().unwrap();
+        let path = ObjectKey::Slice(source, record.from, record.slice).to_path().unwrap();
+        let mut was_there = false;
+        let (stored_bytes, _) = replant(world, &path, |plain| {
+            let tail = &plain[plain.len() - 8..];
+            let length = usize::try_from(SliceIndex::length_from_tail(tail).unwrap()).unwrap();
+            let plain_bytes = u64::try_from(plain.len()).unwrap();
+            let index = SliceIndex::parse(&plain[plain.len() - length..], plain_bytes).unwrap();
+            let (mut builder, mut out) = (SliceBuilder::new(3).unwrap(), Vec::new());
+            let mut all = Vec::new();
+            for group in &index.groups {
+                for frame in &group.frames {
+                    let at = usize::try_from(frame.offset).unwrap();
+                    let events =
+                        read_frame(&plain[at..][..usize::try_from(frame.stored_bytes).unwrap()], frame)
+                            .unwrap();
+                    for event in split_documents(&events) {
+                        let event = event.unwrap();
+                        let has_it = event.windows(text.len()).any(|window| window == text);
+                        was_there |= has_it;
+                        let event = if has_it { with_one_byte_changed(event, text) } else { event.to_vec() };
+                        let time = Event::read(RawDocument::from_bytes(&event).unwrap()).unwrap().time;
+                        all.push((time, group.database.clone(), group.collection, event));
+                    }
+                }
+            }
+            all.sort_by_key(|(time, ..)| *time);
+            for (time, database, collection, event) in all {
+                out.extend(builder.push(&database, collection, time, &event).unwrap());
+            }
+            out.extend(builder.finish(source, record.from, record.to).unwrap().rest);
+            out
+        })
+        .await;
+        world.timeline.tamper(record.from, |row| row.stored_bytes = stored_bytes);
+        if was_there {
+            return;
+        }
+    }
+    panic!("no slice has it");
+}
+
+#[tokio::test]
+async fn the_proof_finds_a_byte_that_was_planted() {
+    for in_a_slice in [false, true] {
+        let world = World::with_data();
+        let first = world.back_up().await;
+        world.cluster.write("leads", &rawdoc! { "_id": 500, "name": "telltale" });
+        world.capture().await.unwrap();
+        if in_a_slice {
+            plant_in_a_slice(&world, b"telltale").await;
+        } else {
+            plant_in_a_chunk(&world, first).await;
+        }
+        let second = world.back_up().await;
+        let row = world.operation(OperationKind::Backup, second).await;
+        assert_eq!(row.state, OperationState::Verified, "what was read from the source is good");
+        let proof = row.backup().unwrap().proof.unwrap();
+        assert_eq!((proof.different, proof.unproved), (1, 0), "in a slice: {in_a_slice}");
+        assert!(world.alerts.published().iter().any(|alert| alert.body.contains("\"leads\"")));
+        assert_eq!(world.timeline.breaks().await.unwrap()[0].reason, BreakReason::NotProved);
+    }
 }

@@ -201,7 +201,7 @@ impl Capture<'_> {
                 };
                 return Ok(Cut { to, position, caught_up: true });
             };
-            let event = Event::parse(raw)?;
+            let event = Event::read(raw)?;
             if event.time < from {
                 return Err(Error::new(ErrorKind::Internal, "follow the changes: an older one came again"));
             }

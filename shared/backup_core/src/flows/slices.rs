@@ -92,7 +92,7 @@ impl Slices {
             for raw in split_documents(&frame) {
                 let raw =
                     RawDocument::from_bytes(raw?).map_err(|why| corrupt("read a change").because(why))?;
-                let event = Event::parse(raw)?;
+                let event = Event::read(raw)?;
                 if event.time <= self.until {
                     give(&event)?;
                 }

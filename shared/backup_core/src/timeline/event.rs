@@ -78,6 +78,8 @@ pub enum Change<'a> {
     DropIndexes(&'a RawDocument),
     /// Options of a collection, an index or a view changed; the event's `operationDescription`.
     Modify(&'a RawDocument),
+    /// Nothing that a database would show: the server tells only how far it is.
+    Nothing,
     /// Something else, by the server's word for it.
     Unknown(&'a str),
 }
@@ -89,8 +91,13 @@ impl<'a> Event<'a> {
     pub fn parse(event: &'a RawDocument) -> Result<Self> {
         let parts = Parts::of(event)?;
         let time = part(parts.cluster_time.as_ref(), "clusterTime", RawBsonRef::as_timestamp)?;
-        let change =
-            parts.change(part(parts.operation_type.as_ref(), "operationType", RawBsonRef::as_str)?)?;
+        let word = part(parts.operation_type.as_ref(), "operationType", RawBsonRef::as_str)?;
+        // Half a change is none.
+        let change = if parts.split.is_some() {
+            Change::Unknown("a fragment of a change")
+        } else {
+            parts.change(word)?
+        };
         let (database, collection) = parts.names(&change)?;
         let uuid = parts.collection_uuid.as_ref();
         let uuid = uuid.map(|uuid| part(Some(uuid), "collectionUUID", read_uuid)).transpose()?;
@@ -99,6 +106,27 @@ impl<'a> Event<'a> {
         }
         let time = ClusterTime { seconds: time.time, ordinal: time.increment };
         Ok(Self { time, database, collection, uuid, change })
+    }
+}
+
+impl<'a> Event<'a> {
+    /// As [`Event::parse`]; what cannot be read, but tells its time, is a change of an unknown kind: the timeline goes on
+    /// behind it, and nobody takes it for none.
+    pub fn read(event: &'a RawDocument) -> Result<Self> {
+        Self::parse(event).or_else(|why| {
+            let parts = Parts::of(event)?;
+            let time = part(parts.cluster_time.as_ref(), "clusterTime", RawBsonRef::as_timestamp);
+            let time = time.map_err(|_| why)?;
+            let namespace = part(parts.namespace.as_ref(), "ns", RawBsonRef::as_document).ok();
+            let (database, collection) = namespace.map_or(Ok((None, None)), names_in).unwrap_or_default();
+            Ok(Self {
+                time: ClusterTime { seconds: time.time, ordinal: time.increment },
+                database: database.unwrap_or_default(),
+                collection: collection.unwrap_or_default(),
+                uuid: None,
+                change: Change::Unknown("a change that cannot be read"),
+            })
+        })
     }
 }
 
@@ -120,6 +148,7 @@ struct Parts<'a> {
     raw_update_description: Option<RawElement<'a>>,
     operation_description: Option<RawElement<'a>>,
     to: Option<RawElement<'a>>,
+    split: Option<RawElement<'a>>,
 }
 
 impl<'a> Parts<'a> {
@@ -137,6 +166,7 @@ impl<'a> Parts<'a> {
                 "rawUpdateDescription" => &mut parts.raw_update_description,
                 "operationDescription" => &mut parts.operation_description,
                 "to" => &mut parts.to,
+                "splitEvent" => &mut parts.split,
                 _ => continue,
             };
             *place = Some(element);
@@ -157,6 +187,7 @@ impl<'a> Parts<'a> {
             "createIndexes" => Change::CreateIndexes(self.description()?),
             "dropIndexes" => Change::DropIndexes(self.description()?),
             "modify" => Change::Modify(self.description()?),
+            "endOfTransaction" => Change::Nothing,
             unknown => Change::Unknown(unknown),
         })
     }
@@ -198,14 +229,14 @@ impl<'a> Parts<'a> {
 
     /// The names of database and collection.
     fn names(&self, change: &Change<'_>) -> Result<(&'a str, &'a str)> {
-        if self.namespace.is_none() && matches!(change, Change::Unknown(_)) {
+        if self.namespace.is_none() && matches!(change, Change::Unknown(_) | Change::Nothing) {
             return Ok(("", ""));
         }
         let namespace = part(self.namespace.as_ref(), "ns", RawBsonRef::as_document)?;
         match (names_in(namespace)?, change) {
             ((Some(database), Some(collection)), _) => Ok((database, collection)),
             ((Some(database), None), Change::DropDatabase) => Ok((database, "")),
-            ((database, collection), Change::Unknown(_)) => {
+            ((database, collection), Change::Unknown(_) | Change::Nothing) => {
                 Ok((database.unwrap_or_default(), collection.unwrap_or_default()))
             }
             _ => Err(unreadable("ns")),

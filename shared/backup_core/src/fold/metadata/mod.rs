@@ -135,6 +135,12 @@ impl DatabaseState {
             return Ok(());
         }
         let uuid = uuid_of(event)?;
+        if matches!(description.get("timeseries"), Ok(Some(_))) {
+            let series = bare(event.collection, NamespaceKind::Timeseries, Some(uuid));
+            self.collections
+                .insert(uuid, Folded { namespace: series, origin: Origin::Unknown(LATER_TIMESERIES) });
+            return Ok(());
+        }
         let indexes = first_index(description);
         let namespace =
             Namespace { options, indexes, ..bare(event.collection, NamespaceKind::Collection, Some(uuid)) };
