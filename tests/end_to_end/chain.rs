@@ -162,7 +162,8 @@ impl Chain {
         let (changes, source) = (&self.cluster, &*self.source);
         let ports =
             capture_log::Ports { changes, source, store, keys, timeline, catalog, machines, alerts, clock };
-        Box::pin(capture_log::run(ports, &self.settings, "main".parse()?)).await
+        Box::pin(capture_log::run(ports, &self.settings, "main".parse()?, capture_log::Caller::Schedule))
+            .await
     }
 
     async fn tick(&self) -> Result<()> {

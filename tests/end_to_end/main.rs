@@ -35,7 +35,9 @@ mod refusals;
 mod relay;
 mod replica_set;
 mod restores;
+mod rollover;
 mod survival;
+mod timeline;
 mod wrong_input;
 
 use std::process::ExitCode;
@@ -45,7 +47,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 56] = [
+const TESTS: [Test; 58] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -63,6 +65,11 @@ const TESTS: [Test; 56] = [
         "oracle::every_restored_instant_is_a_snapshot_read_at_it",
         oracle::every_restored_instant_is_a_snapshot_read_at_it,
     ),
+    (
+        "rollover::an_oplog_that_rolls_over_closes_the_window",
+        rollover::an_oplog_that_rolls_over_closes_the_window,
+    ),
+    ("timeline::any_second_comes_back_on_the_real_chain", timeline::any_second_comes_back_on_the_real_chain),
     ("ports::ranges_cover_every_id_of_every_type_once", ports::ranges_cover_every_id_of_every_type_once),
     (
         "ports::chunks_are_even_however_ids_and_sizes_are_spread",

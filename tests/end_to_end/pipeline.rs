@@ -149,12 +149,12 @@ impl<'a> Pipeline<'a> {
         id: OperationId,
         mut run: impl FnMut(&Step) -> Value,
     ) -> Vec<Step> {
-        let ((first, _), rest) = steps(kind).split_first().unwrap();
+        let (&(first, _), rest) = steps(kind).split_first().unwrap();
         let first = Step::once(first, id);
         let items = self.work_items(&run(&first));
         let (mut all, mut has_proof) = (vec![first], true);
-        for (name, runs) in rest {
-            if *name == CAPTURE {
+        for &(name, runs) in rest {
+            if name == CAPTURE {
                 self.move_time_on();
             }
             let next: Vec<Step> = match runs {
@@ -287,8 +287,8 @@ async fn ways_through(fixture: &Fixture, [aws, mongod]: &[Relay; 2]) -> [(&'stat
 
 async fn find_functions(fixture: &Fixture) -> HashMap<&'static str, Function> {
     let mut functions = HashMap::new();
-    for (step, _) in [OperationKind::Backup, OperationKind::Restore].into_iter().flat_map(steps) {
-        functions.insert(*step, Function::find(&fixture.config, step).await);
+    for &(step, _) in [OperationKind::Backup, OperationKind::Restore].into_iter().flat_map(steps) {
+        functions.insert(step, Function::find(&fixture.config, step).await);
     }
     functions
 }

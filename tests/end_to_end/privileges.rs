@@ -77,6 +77,12 @@ const MISSING_TO_READ: [Missing; 9] = [
     missing("seal-backup", ("listIndexes", ""), "list the indexes of \""),
 ];
 
+/// The timeline is that of the whole cluster: on every database.
+const MISSING_TO_FOLLOW: [Missing; 2] = [
+    missing("capture-log", ("changeStream", ""), "follow the changes"),
+    missing("capture-log", ("find", ""), "follow the changes"),
+];
+
 /// In an order in which no run ends a step before the next one tries it.
 const MISSING_TO_WRITE: [Missing; 15] = [
     missing("plan-restore", ("listCollections", ""), "list the collections of \"narrowed\""),
@@ -151,6 +157,14 @@ fn walk(scene: &mut Scene<'_>, user: &NarrowUser<'_>, kind: OperationKind, id: O
     let secret = user.secret.clone();
     let variables = [("NIGHTSAFE_SOURCE_SECRET", secret.clone()), ("NIGHTSAFE_TARGET_SECRET", secret)];
     let run = |step: &Step| -> Value {
+        if step.name == "capture-log" {
+            for missing in &MISSING_TO_FOLLOW {
+                user.may_follow_but(missing.privilege);
+                judge(scene, missing, kind, id, pipeline.run_with(step, &variables));
+            }
+            user.may_follow_but(("", ""));
+            return pipeline.run_with(step, &variables).answer(step);
+        }
         let is_tried = |it: &&Missing| it.step == step.name && step.position == 0;
         for missing in all.iter().filter(is_tried) {
             user.may_all_but(missing.privilege);
@@ -226,6 +240,15 @@ impl<'a> NarrowUser<'a> {
 
     fn may_all_but(&self, missing: Privilege) {
         self.may(self.all.iter().copied().filter(|privilege| *privilege != missing));
+    }
+
+    /// The changes of every database, without one of the two privileges.
+    fn may_follow_but(&self, missing: Privilege) {
+        let all = MISSING_TO_FOLLOW.iter().map(|it| it.privilege.0).filter(|action| *action != missing.0);
+        let actions: Vec<&str> = all.collect();
+        let everything = doc! { "resource": { "db": "", "collection": "" }, "actions": actions };
+        let admin = self.fixture.client.database("admin");
+        self.fixture.command(&admin, doc! { "updateRole": self.name, "privileges": [everything] });
     }
 
     fn may(&self, privileges: impl Iterator<Item = Privilege>) {

@@ -25,6 +25,7 @@ use crate::fixture::Fixture;
 use crate::pipeline::{Pipeline, Step};
 use crate::process::Outcome;
 use crate::relay::Script;
+use crate::timeline::wait_for_upkeep;
 
 /// Of about 1 KiB each: three chunks.
 const DOCUMENTS: i32 = 600;
@@ -37,6 +38,8 @@ const CUTS: [u64; 2] = [6, 11];
 const LATENCY: Duration = Duration::from_millis(3);
 /// A sealed message begins with its salt (`docs/FORMAT.md`).
 const SALT_BYTES: usize = 24;
+/// Where slices of the timeline are.
+const SLICES: &str = "timeline/";
 /// Objects fetched at the same time.
 const READS_AT_ONCE: usize = 8;
 
@@ -55,10 +58,12 @@ pub(crate) fn killed_anywhere_it_is_one_good_backup_and_restore(fixture: &Fixtur
     let pipeline = Pipeline::open(fixture);
     let messages = count_messages(fixture, &pipeline);
     let (database, whole) = filled(fixture, "killed");
+    fixture.back_up("killed"); // to prove the next one from
     let survive = |step: &Step| survive(&pipeline, step, messages[step.name]);
     let backup = pipeline.request_backup("killed");
     let mut steps = pipeline.drive(OperationKind::Backup, backup, survive);
     check_backup(fixture, &pipeline, backup);
+    check_proof(&pipeline, backup);
     damage(fixture, &database);
     let restore = pipeline.request_restore("killed");
     steps.extend(pipeline.drive(OperationKind::Restore, restore, survive));
@@ -72,6 +77,7 @@ pub(crate) fn killed_anywhere_it_is_one_good_backup_and_restore(fixture: &Fixtur
     for step in &steps {
         come_late(&pipeline, step);
     }
+    wait_for_upkeep(fixture);
     assert_eq!(rows(), before, "what has ended does not change");
     check_backup(fixture, &pipeline, backup);
     check_restore(fixture, &pipeline, restore, &database, &whole);
@@ -96,9 +102,11 @@ pub(crate) fn cut_off_and_slow_it_is_one_good_backup_and_restore(fixture: &Fixtu
         }
         pipeline.run_through(step, Script::Slow(LATENCY)).answer(step)
     };
+    fixture.back_up("cutoff");
     let backup = pipeline.request_backup("cutoff");
     pipeline.drive(OperationKind::Backup, backup, endure);
     check_backup(fixture, &pipeline, backup);
+    check_proof(&pipeline, backup);
     damage(fixture, &database);
     let restore = pipeline.request_restore("cutoff");
     pipeline.drive(OperationKind::Restore, restore, endure);
@@ -139,6 +147,7 @@ fn count_messages(fixture: &Fixture, pipeline: &Pipeline<'_>) -> HashMap<&'stati
         *most = messages.max(*most);
         answer
     };
+    fixture.back_up("undisturbed");
     let backup = pipeline.request_backup("undisturbed");
     pipeline.drive(OperationKind::Backup, backup, &mut run);
     damage(fixture, &database);
@@ -228,6 +237,14 @@ fn check_backup(fixture: &Fixture, pipeline: &Pipeline<'_>, id: OperationId) {
     ended_once(fixture, pipeline, &backup);
 }
 
+/// Every chunk is what the backup before it was folded to.
+fn check_proof(pipeline: &Pipeline<'_>, id: OperationId) {
+    let row = pipeline.operation(OperationKind::Backup, id);
+    let proof = row.backup().unwrap().proof.unwrap();
+    let expected = (u64::try_from(CHUNKS).unwrap(), 0, 0);
+    assert_eq!((proof.equal, proof.different, proof.unproved), expected);
+}
+
 async fn check_chunk(pipeline: &Pipeline<'_>, place: BackupPlace, chunk: &ManifestChunk) {
     const RESULT_BYTES_MAX: u64 = 64 * 1024;
     let result = ObjectKey::ChunkResult(place, chunk.ordinal);
@@ -277,23 +294,32 @@ pub(crate) fn ended_once(fixture: &Fixture, pipeline: &Pipeline<'_>, operation: 
 /// lost, not in those of other tests.
 fn check_seals(fixture: &Fixture, pipeline: &Pipeline<'_>, backup: OperationId) {
     let mut versions = pipeline.versions("");
-    // Everything else is clear JSON.
-    versions.retain(|it| it.key().is_some_and(|path| path.contains("/chunks/") || path.ends_with(".sealed")));
+    versions.retain(|it| it.key().is_some_and(is_sealed));
     let mut seen = HashSet::new();
-    // A put that was sent twice by one process is one message.
-    versions.retain(|it| seen.insert((it.key().map(str::to_owned), it.e_tag().map(str::to_owned))));
+    // A put that was sent twice by one process is one message, and so is a chunk that a folded backup copied.
+    versions.retain(|it| seen.insert(it.e_tag().map(str::to_owned)));
     let objects = stream::iter(&versions)
-        .map(|version| async move { (version.key().unwrap(), pipeline.object(version).await) })
+        .map(|version| async move {
+            let (path, object) = (version.key().unwrap(), pipeline.object(version).await);
+            let (header, length) = Header::from_bytes(&object).unwrap_or_else(|why| panic!("{path}: {why}"));
+            (path, header.wrapped_key, object[length..length + SALT_BYTES].to_vec())
+        })
         .buffer_unordered(READS_AT_ONCE);
-    let objects: Vec<(&str, Vec<u8>)> = fixture.run(objects.collect());
-    let (mut keys, mut salts, mut chunks) = (HashSet::new(), HashSet::new(), 0);
-    for (path, object) in &objects {
-        let (header, length) = Header::from_bytes(object).unwrap_or_else(|why| panic!("{path}: {why}"));
-        let salt = object[length..length + SALT_BYTES].to_vec();
-        assert!(keys.insert(header.wrapped_key), "{path}: its wrapped key is another object's too");
+    let objects: Vec<(&str, Vec<u8>, Vec<u8>)> = fixture.run(objects.collect());
+    let (mut keys, mut salts, mut chunks, mut slices) = (HashSet::new(), HashSet::new(), 0, 0);
+    for (path, key, salt) in objects {
+        assert!(keys.insert(key), "{path}: its wrapped key is another object's too");
         assert!(salts.insert(salt), "{path}: its salt is another object's too");
         chunks += usize::from(path.contains(&format!("{backup}/chunks/")));
+        slices += usize::from(path.starts_with(SLICES));
     }
     assert!(chunks > CHUNKS, "no attempt lost, so this shows nothing");
-    eprintln!("{} sealed objects have their own key and salt; {} lost", keys.len(), chunks - CHUNKS);
+    assert!(slices > 0, "no change was archived");
+    let lost = chunks - CHUNKS;
+    eprintln!("{} sealed objects have their own key and salt; {slices} slices, {lost} lost", keys.len());
+}
+
+/// Everything else is clear JSON.
+fn is_sealed(path: &str) -> bool {
+    path.contains("/chunks/") || path.ends_with(".sealed") || path.starts_with(SLICES)
 }

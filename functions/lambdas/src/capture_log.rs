@@ -1,4 +1,4 @@
-//! `capture-log`: see [`backup_core::flows::capture_log`]. A schedule calls it, no state machine.
+//! `capture-log`: see [`backup_core::flows::capture_log`]. A schedule calls it, and the state machine of backups.
 
 use backup_core::flows::capture_log::{Ports, run};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::invocation::{Invocation, StepError};
 
 pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<Value, StepError> {
     invocation
-        .on_schedule(event, async || {
+        .on_schedule(event, async |caller| {
             let environment = invocation.environment;
             let (source, store) = (environment.source().await?, environment.store()?);
             let (keys, timeline) = (environment.keys()?, environment.timeline()?);
@@ -25,7 +25,7 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
                 alerts: &alerts,
                 clock: &invocation.clock,
             };
-            run(ports, &Environment::settings_of_capture()?, Environment::source_name()?).await
+            run(ports, &Environment::settings_of_capture()?, Environment::source_name()?, caller).await
         })
         .await
 }

@@ -121,7 +121,9 @@ mod tests {
         {
             assert!(parse::<ItemEvent>(json!({ "operation": id, "item": item })).is_err(), "{item}");
         }
-        for event in [json!(null), json!([id]), json!({ "operation": id }), sample("raise-alert-by-rule")] {
+        for event in
+            [json!(null), json!({ "operation": "../x" }), json!({ "when": 1 }), sample("raise-alert-by-rule")]
+        {
             assert_eq!(
                 parse::<ScheduleEvent>(event.clone()).unwrap_err().kind(),
                 ErrorKind::Invalid,

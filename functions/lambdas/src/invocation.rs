@@ -4,6 +4,7 @@
 use std::fmt;
 
 use backup_aws::{DynamoCatalog, SystemClock};
+use backup_core::flows::capture_log::Caller;
 use backup_core::format::WorkItem;
 use backup_core::id::OperationId;
 use backup_core::operation::{Failure, OperationKind};
@@ -62,14 +63,14 @@ impl<'a> Invocation<'a> {
     pub(crate) async fn on_schedule(
         &self,
         event: Value,
-        work: impl AsyncFnOnce() -> Result<(), Error>,
+        work: impl AsyncFnOnce(Caller) -> Result<(), Error>,
     ) -> Result<Value, StepError> {
         let ScheduleEvent { operation } = parse(event)?;
-        let done = work().await.map(|()| Value::Null);
         if let Some(id) = operation {
+            let done = work(Caller::Backup).await.map(|()| Value::Null);
             return self.ended(OperationKind::Backup, id, done);
         }
-        let done = done?;
+        let done = work(Caller::Schedule).await.map(|()| Value::Null)?;
         tracing::info!(step = self.step, "the step succeeded");
         Ok(done)
     }

@@ -37,7 +37,7 @@ enum Command {
     Env,
     /// Stop it and remove what it kept.
     Down,
-    /// Back up, damage, restore and prove a database of 50,000 documents, in a cloud of its own.
+    /// Back up a database of 50,000 documents, undo an accident, restore it all, prove both: in a cloud of its own.
     Demo,
 }
 

@@ -158,6 +158,24 @@ impl Alert {
         Self::new(AlertEvent::ValidationError, &subject, body)
     }
 
+    /// A new backup could not be compared with the one before it.
+    #[must_use]
+    pub fn chain_not_compared(operation: &Operation, failure: &Failure) -> Self {
+        let body = format!(
+            "What: backup {} of database {:?} on source {} was not compared with the one before it: {} failed.\nWhy: {} \
+             ({})\nImpact: this backup is good: it was read from the source. Whether times between the two are \
+             restorable exactly was not proved this time.\nNext: nightsafe windows\n",
+            operation.id,
+            operation.database,
+            operation.source,
+            failure.step,
+            failure.message,
+            failure.kind.name(),
+        );
+        let subject = format!("chain NOT COMPARED {}/{}", operation.source, operation.database);
+        Self::new(AlertEvent::ValidationError, &subject, body)
+    }
+
     /// The timeline has not moved for a while.
     #[must_use]
     pub fn timeline_lags(source: SourceName, to: ClusterTime, minutes: u64, why: &Error) -> Self {

@@ -1,12 +1,12 @@
 //! Writes the backup of the fixture's database in the format of today: `write_golden FOLDER`, once for every released
-//! format. A folder that exists is left alone, because golden files are never edited.
+//! format. It is a folded one, with chunks that were folded and chunks that were copied. A folder that exists is left alone, because golden files are never edited.
 
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
 use backup_core::operation::OperationKind;
-use backup_testkit::fixture::World;
+use backup_testkit::fixture::{World, lead};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -14,12 +14,17 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let world = World::with_data();
-    let id = world.back_up().await;
+    world.back_up().await;
+    world.cluster.write("leads", &lead(7)); // a change that changes nothing
+    let (Ok(()), Ok(id)) = (world.capture().await, world.synthesize().await) else {
+        return ExitCode::FAILURE;
+    };
     let row = serde_json::to_vec_pretty(&world.operation(OperationKind::Backup, id).await);
     let mut files = vec![(format!("{folder}/operation.json"), row.unwrap_or_default())];
     let objects = world.store.objects();
     let kept = objects
         .iter()
+        .filter(|(path, _)| path.contains(&id.to_string()))
         .filter(|(path, _)| path.contains("/chunks/") || path.ends_with("manifest.json.sealed"));
     files.extend(kept.map(|(path, body)| (format!("{folder}/bucket/{path}"), body.to_vec())));
     for (path, body) in files {

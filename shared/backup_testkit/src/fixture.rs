@@ -183,7 +183,7 @@ impl World {
                     alerts,
                     clock,
                 };
-                capture_log::run(ports, settings, "main".parse()?).await
+                capture_log::run(ports, settings, "main".parse()?, capture_log::Caller::Schedule).await
             }
             Step::PlanProof => {
                 plan_proof::run(plan_proof::Ports { store, keys, catalog, timeline }, id).await.map(|_| ())

@@ -1,5 +1,6 @@
 //! A lead-and-SMS database as an agency would have it, and an application that keeps writing to it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,6 +16,17 @@ const MESSAGES: u64 = 29_000;
 const CAMPAIGNS: u64 = 900;
 const USERS: u64 = 100;
 const BATCH: u64 = 1000;
+/// Numbers of what comes after the backup begin here: the [`Writer`] stays far below.
+const LATER: u64 = 1_000_000;
+/// Numbers of what comes after the accident begin here.
+const AFTERWARDS: u64 = 2_000_000;
+
+/// The collection that the accident drops.
+pub const DROPPED: &str = "leads";
+/// The collection that the accident overwrites.
+pub const OVERWRITTEN: &str = "campaigns";
+/// The collection that the application goes on writing to.
+pub const WRITTEN_ON: &str = "messages";
 /// 2026-11-01, in milliseconds since 1970 UTC.
 const BEGINNING_MILLIS: i64 = 1_793_491_200_000;
 
@@ -106,6 +118,10 @@ fn message(numbers: &mut Numbers, n: u64) -> Document {
     }
 }
 
+fn small(numbers: &mut Numbers, n: u64) -> Document {
+    doc! { "_id": format!("c-{n:04}"), "name": sentence(numbers, 4), "active": numbers.next(2) == 0 }
+}
+
 /// Makes the document with a number.
 type Make = fn(&mut Numbers, u64) -> Document;
 
@@ -115,9 +131,6 @@ pub async fn seed(database: &Database, progress: impl Fn(u64)) -> Result<()> {
     let mut numbers = Numbers(20_261_122);
     define(database).await?;
     let mut done = 0;
-    let small: Make = |numbers, n| {
-        doc! { "_id": format!("c-{n:04}"), "name": sentence(numbers, 4), "active": numbers.next(2) == 0 }
-    };
     let sets: [(&str, u64, Make); 4] = [
         ("leads", LEADS, lead),
         ("messages", MESSAGES, message),
@@ -126,14 +139,26 @@ pub async fn seed(database: &Database, progress: impl Fn(u64)) -> Result<()> {
     ];
     for (name, count, make) in sets {
         for first in (0..count).step_by(usize::try_from(BATCH)?) {
-            let batch: Vec<Document> =
-                (first..count.min(first + BATCH)).map(|n| make(&mut numbers, n)).collect();
-            done += u64::try_from(batch.len())?;
-            database.collection::<Document>(name).insert_many(batch).await?;
+            let batch = first..count.min(first + BATCH);
+            done += insert(database, name, &mut numbers, batch, make).await?;
             progress(done);
         }
     }
     Ok(())
+}
+
+/// Inserts the documents with these numbers; gives how many they are.
+async fn insert(
+    database: &Database,
+    name: &str,
+    numbers: &mut Numbers,
+    wanted: Range<u64>,
+    make: Make,
+) -> Result<u64> {
+    let batch: Vec<Document> = wanted.map(|n| make(numbers, n)).collect();
+    let count = u64::try_from(batch.len())?;
+    database.collection::<Document>(name).insert_many(batch).await?;
+    Ok(count)
 }
 
 async fn define(database: &Database) -> Result<()> {
@@ -219,4 +244,40 @@ pub async fn damage(database: &Database) -> Result<()> {
     database.collection::<Document>("hot_leads").drop().await?;
     database.collection::<Document>("junk").insert_one(doc! { "by": "mistake" }).await?;
     Ok(())
+}
+
+/// Ordinary work in all collections; gives how many documents were written, changed or deleted.
+pub async fn go_on(database: &Database) -> Result<u64> {
+    let mut numbers = Numbers(11);
+    let mut touched = 0;
+    let sets: [(&str, u64, Make); 5] = [
+        ("leads", 200, lead),
+        ("messages", 300, message),
+        ("campaigns", 20, small),
+        ("users", 5, small),
+        ("archive", 50, small),
+    ];
+    for (name, count, make) in sets {
+        touched += insert(database, name, &mut numbers, LATER..LATER + count, make).await?;
+    }
+    let (leads, campaigns) =
+        (database.collection::<Document>("leads"), database.collection::<Document>("campaigns"));
+    let called = doc! { "$inc": { "score": 7 }, "$push": { "history": { "state": "called", "by": "demo" } } };
+    touched += leads.update_many(doc! { "score": { "$lt": 2 } }, called).await?.modified_count;
+    touched += leads.delete_many(doc! { "consent": false, "score": 50 }).await?.deleted_count;
+    let switched = doc! { "$set": { "active": true } };
+    touched += campaigns.update_many(doc! { "active": false }, switched).await?.modified_count;
+    Ok(touched)
+}
+
+/// The wrong terminal: a collection dropped, and an update without a filter; gives how many documents that was.
+pub async fn accident(database: &Database) -> Result<u64> {
+    database.collection::<Document>(DROPPED).drop().await?;
+    let test = doc! { "$set": { "name": "test", "active": false } };
+    Ok(database.collection::<Document>(OVERWRITTEN).update_many(doc! {}, test).await?.modified_count)
+}
+
+/// The application does not know, and writes on; gives how many documents came.
+pub async fn write_on(database: &Database) -> Result<u64> {
+    insert(database, WRITTEN_ON, &mut Numbers(13), AFTERWARDS..AFTERWARDS + 200, message).await
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use backup_core::id::ClusterTime;
 use bson::{Document, RawDocumentBuf, Timestamp, doc};
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{Client, Database};
@@ -15,6 +16,13 @@ pub async fn db_hash(database: &Database) -> Result<BTreeMap<String, String>> {
         .filter(|(name, _)| !name.starts_with("nightsafe.") && *name != "system.views")
         .map(|(name, hash)| (name.clone(), hash.as_str().unwrap_or_default().to_owned()))
         .collect())
+}
+
+/// The instant of the newest write the server has, to whatever database.
+pub async fn last_write(database: &Database) -> Result<ClusterTime> {
+    let reply = database.run_command(doc! { "hello": 1 }).await.context("hello")?;
+    let newest = reply.get_document("lastWrite")?.get_document("opTime")?.get_timestamp("ts")?;
+    Ok(ClusterTime { seconds: newest.time, ordinal: newest.increment })
 }
 
 /// Copies the ordinary collections of `from` as they were at `time` into the database `into`, by the driver's own

@@ -27,6 +27,8 @@ const SLICE_MILLIS_MIN: u64 = 60_000;
 const SLICE_BYTES: u64 = 64 * MIB;
 /// A slice is closed once it interrupts so many databases: they are written together with it.
 const BREAKS_MAX: usize = 16;
+/// How often it is looked whether time went on; each look lasts a second or so.
+const ROUNDS_MAX: u32 = 20;
 /// Without any change, the head moves alone, but this long at most: whoever has lost the catalog knows the timeline by
 /// its slices.
 const IDLE_SECONDS_MAX: u32 = 3600;
@@ -56,11 +58,26 @@ pub struct Ports<'a> {
     pub clock: &'a dyn Clock,
 }
 
+/// Who wants the changes archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// The schedule. It is also what keeps the windows open: it starts backups that are wanted.
+    Schedule,
+    /// A backup that is to be compared with the one before it: the timeline has to get behind its instant.
+    Backup,
+}
+
 /// Runs the step for `source` until everything is archived, or time is short.
-pub async fn run(ports: Ports<'_>, settings: &Settings, source: SourceName) -> Result<()> {
+pub async fn run(ports: Ports<'_>, settings: &Settings, source: SourceName, caller: Caller) -> Result<()> {
     let begun = begin(ports).await?;
-    let done = Capture { ports, settings, source }.catch_up(begun).await;
+    let now = ports.source.cluster_time().await?;
+    let capture = Capture { ports, settings, source, now };
+    let done = match caller {
+        Caller::Schedule => capture.catch_up(begun).await,
+        Caller::Backup => capture.get_behind_now(begun).await,
+    };
     match done {
+        Ok(()) if caller == Caller::Backup => Ok(()),
         Ok(()) => super::upkeep::start_wanted(ports, settings, source).await,
         Err(why) => {
             tell_lag(ports, source, &why).await?;
@@ -128,6 +145,8 @@ struct Capture<'a> {
     ports: Ports<'a>,
     settings: &'a Settings,
     source: SourceName,
+    /// When this run began: what is newer is for the next one, or a busy source would never let it end.
+    now: ClusterTime,
 }
 
 /// Where a slice ends. A change's own token holds the key of its document, which must not stand in the catalog; since
@@ -139,6 +158,18 @@ struct Cut {
 }
 
 impl Capture<'_> {
+    /// On an idle source time itself goes on every ten seconds only.
+    async fn get_behind_now(&self, mut head: TimelineHead) -> Result<()> {
+        for _ in 0..ROUNDS_MAX {
+            self.catch_up(head).await?;
+            head = begin(self.ports).await?;
+            if head.to > self.now || self.is_short_of_time() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn catch_up(&self, mut head: TimelineHead) -> Result<()> {
         loop {
             let caught_up = match self.follow(&mut head).await {
@@ -206,8 +237,9 @@ impl Capture<'_> {
                 return Err(Error::new(ErrorKind::Internal, "follow the changes: an older one came again"));
             }
             // Only between instants: a transaction is never cut.
-            if last.is_some_and(|last| last < event.time) && self.is_full(writer) {
-                return Ok(Cut { to: event.time, position: Position::At(event.time), caught_up: false });
+            let caught_up = event.time > self.now;
+            if last.is_none_or(|last| last < event.time) && (caught_up || self.is_full(writer)) {
+                return Ok(Cut { to: event.time, position: Position::At(event.time), caught_up });
             }
             writer.push(&event, raw).await?;
             last = Some(event.time);

@@ -13,6 +13,8 @@ use super::close::{Ports, work_items};
 
 /// How often the timeline is moved by others before this gives up.
 const TRIES: u32 = 10;
+/// Steps without which there is no comparison.
+const PLANNING: [&str; 2] = ["capture-log", "plan-proof"];
 /// Chunks that an alert names.
 const NAMED_MAX: usize = 20;
 
@@ -22,7 +24,14 @@ pub(super) async fn conclude(
     operation: &Operation,
     opened: &Opened<Manifest>,
 ) -> Result<Option<ChainProof>> {
-    let Some(base) = operation.backup()?.proof_base else { return Ok(None) };
+    let Some(base) = operation.backup()?.proof_base else {
+        // Without an earlier one there is nothing to compare; but it may also be that nobody could look for it.
+        let failed = operation.failure.as_ref().filter(|it| PLANNING.contains(&it.step.as_str()));
+        if let Some(failure) = failed {
+            ports.alerts.publish(&Alert::chain_not_compared(operation, failure)).await?;
+        }
+        return Ok(None);
+    };
     let found = collect(ports, operation, opened).await?;
     let count = |all: &[u32]| u64::try_from(all.len()).unwrap_or(u64::MAX);
     let told = count(&found.equal) + count(&found.different) + count(&found.skipped);

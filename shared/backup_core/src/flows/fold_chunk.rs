@@ -14,12 +14,14 @@ use crate::namespace::Label;
 use crate::operation::{Operation, OperationKind};
 use crate::plan::synthesis::SynthesisPlan;
 use crate::ports::{Catalog, Clock, DataKeys, DocumentStream, ObjectStore, Timeline};
-use crate::settings::Settings;
+use crate::settings::{MIB, Settings};
 
 use super::chunk_writer::write_chunk;
 use super::fold_reader::{FoldReader, Pass, Unit};
 use super::slices::Slices;
 
+/// S3 copies no larger object at once.
+const COPY_BYTES_MAX: u64 = 5 * 1024 * MIB;
 /// Batches folded ahead of the compressors.
 const AHEAD: usize = 2;
 
@@ -84,7 +86,13 @@ impl Folding<'_> {
         let reader = FoldReader { store, keys, slices: self.slices };
         let first = reader.begin(&unit).await?;
         match unit.bases.as_slice() {
-            [(_, _, only)] if first.is_empty() && only.range == chunk.range => self.copy(only, chunk).await,
+            [(_, _, only)]
+                if first.is_empty()
+                    && only.range == chunk.range
+                    && only.stored.stored_bytes <= COPY_BYTES_MAX =>
+            {
+                self.copy(only, chunk).await
+            }
             _ => self.fold(reader, &unit, first).await,
         }
     }

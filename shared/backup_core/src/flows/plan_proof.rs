@@ -69,6 +69,9 @@ async fn find(
     let bases: Vec<Base> = backups.iter().filter_map(Base::of).collect();
     let Some(head) = ports.timeline.head().await? else { return Ok(None) };
     let breaks = ports.timeline.breaks().await?;
+    if !bases.iter().any(|base| base.database == database && base.oldest <= oldest) {
+        return Ok(None); // there is nothing to compare with, however far the timeline gets
+    }
     if head.to <= newest {
         let what = format!("prove the chain: the timeline is at {}, not yet behind {newest}", head.to);
         return Err(Error::new(ErrorKind::Transient, what));

@@ -1,8 +1,10 @@
 //! Leads as an agency would have them, of about the size that is wanted.
 
+use std::ops::Range;
+
 use bson::{Document, RawDocumentBuf, doc};
 use futures_util::StreamExt;
-use mongodb::Client;
+use mongodb::{Client, Database};
 
 use crate::Options;
 
@@ -52,39 +54,54 @@ impl Numbers {
     }
 }
 
-fn lead(n: i64, document_bytes: usize) -> RawDocumentBuf {
+/// The lead number `n`.
+pub(crate) fn lead(n: i64, document_bytes: usize) -> Document {
     let mut numbers = Numbers(u64::try_from(n).unwrap());
     let (token, score) = (format!("{:016x}", numbers.next()), i32::try_from(numbers.next() % 100).unwrap());
-    let document = doc! {
+    doc! {
         "_id": n, "email": format!("{}.{n}@example.com", numbers.word()), "phone": format!("+1555{n:07}"),
         "score": score, "token": token, "budget": score * 1000, "consent": n % 10 != 0,
         "created": bson::DateTime::from_millis(1_793_491_200_000 + n * 977),
         "tags": [numbers.word(), numbers.word()], "address": { "city": numbers.word(), "zip": n % 100_000 },
         "history": [{ "state": "new", "by": numbers.word() }, { "state": "contacted", "at": n * 31 }],
         "notes": numbers.sentence(document_bytes.saturating_sub(340)),
+    }
+}
+
+/// How many documents of this size go into one command.
+pub(crate) fn batch_documents(document_bytes: usize) -> usize {
+    (BATCH_BYTES / document_bytes).clamp(1, 5000)
+}
+
+/// Inserts what `make` gives for these numbers.
+pub(crate) async fn insert(
+    database: &Database,
+    numbers: Range<i64>,
+    document_bytes: usize,
+    make: impl Fn(i64) -> Document + Copy,
+) {
+    let step = batch_documents(document_bytes);
+    let (length, end) = (i64::try_from(step).unwrap(), numbers.end);
+    let raw = move |n| RawDocumentBuf::try_from(&make(n)).unwrap();
+    let insert = |from: i64| {
+        let leads = database.collection::<RawDocumentBuf>(COLLECTION);
+        async move {
+            leads.insert_many((from..end.min(from + length)).map(raw)).await.unwrap();
+        }
     };
-    RawDocumentBuf::try_from(&document).unwrap()
+    futures_util::stream::iter(numbers.step_by(step)).for_each_concurrent(WRITERS, insert).await;
 }
 
 /// Fills the bench's collection.
 pub(crate) async fn seed(uri: &str, options: &Options) {
     let database = Client::with_uri_str(uri).await.unwrap().database(DATABASE);
     database.drop().await.unwrap();
-    let count = i64::try_from(options.bytes() / u64::try_from(options.document_bytes).unwrap()).unwrap();
-    let step = i64::try_from((BATCH_BYTES / options.document_bytes).clamp(1, 5000)).unwrap();
-    let batches = (0..count).step_by(usize::try_from(step).unwrap());
-    let insert = |from: i64| {
-        let (leads, size) = (database.collection::<RawDocumentBuf>(COLLECTION), options.document_bytes);
-        async move {
-            let batch = (from..count.min(from + step)).map(|n| lead(n, size));
-            leads.insert_many(batch).await.unwrap();
-        }
-    };
-    futures_util::stream::iter(batches).for_each_concurrent(WRITERS, insert).await;
-    println!("{count} documents of about {} bytes", options.document_bytes);
+    let (count, document_bytes) = (options.documents(), options.document_bytes);
+    insert(&database, 0..count, document_bytes, |n| lead(n, document_bytes)).await;
+    println!("{count} documents of about {document_bytes} bytes");
 }
 
 pub(crate) async fn drop(uri: &str) {
-    let database: mongodb::Database = Client::with_uri_str(uri).await.unwrap().database(DATABASE);
+    let database: Database = Client::with_uri_str(uri).await.unwrap().database(DATABASE);
     database.run_command(Document::from_iter([("dropDatabase".to_owned(), 1.into())])).await.unwrap();
 }

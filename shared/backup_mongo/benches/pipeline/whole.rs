@@ -8,11 +8,15 @@ use backup_core::flows::{
 };
 use backup_core::format::{Manifest, ObjectKey, WorkItem, read_work_items};
 use backup_core::id::OperationId;
-use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, RestoreDetail, Trigger};
+use backup_core::operation::{
+    BackupDetail, Detail, Operation, OperationKind, RestoreDetail, RestoreTime, Trigger,
+};
 use backup_core::ports::{Catalog, Clock, ObjectStore};
 use backup_core::settings::Settings;
 use backup_mongo::Cluster;
-use backup_testkit::{DirectoryStore, MemoryAlerts, MemoryCatalog, MemoryKeys, MemoryTimeline, TestClock};
+use backup_testkit::{
+    DirectoryStore, MemoryAlerts, MemoryCatalog, MemoryKeys, MemoryMachines, MemoryTimeline, TestClock,
+};
 
 use crate::documents::{COLLECTION, DATABASE};
 use crate::{Options, stages};
@@ -22,11 +26,12 @@ pub(crate) struct World {
     pub(crate) cluster: Cluster,
     pub(crate) store: DirectoryStore,
     pub(crate) catalog: MemoryCatalog,
-    timeline: MemoryTimeline,
-    keys: MemoryKeys,
-    alerts: MemoryAlerts,
-    clock: TestClock,
-    settings: Settings,
+    pub(crate) timeline: MemoryTimeline,
+    pub(crate) machines: MemoryMachines,
+    pub(crate) keys: MemoryKeys,
+    pub(crate) alerts: MemoryAlerts,
+    pub(crate) clock: TestClock,
+    pub(crate) settings: Settings,
 }
 
 impl World {
@@ -42,6 +47,7 @@ impl World {
             store: DirectoryStore::new(directory.to_owned()),
             catalog: MemoryCatalog::default(),
             timeline: MemoryTimeline::default(),
+            machines: MemoryMachines::default(),
             keys: MemoryKeys::default(),
             alerts: MemoryAlerts::default(),
             clock: TestClock::default(),
@@ -49,7 +55,8 @@ impl World {
         }
     }
 
-    async fn request(&self, collections: Vec<String>, detail: Detail) -> OperationId {
+    /// Notes what is asked for.
+    pub(crate) async fn request(&self, collections: Vec<String>, detail: Detail) -> OperationId {
         self.clock.advance(60_000);
         let id = OperationId::generate(self.clock.now_millis()).unwrap();
         let source = "bench".parse().unwrap();
@@ -63,14 +70,15 @@ impl World {
         self.catalog.operation(kind, id).await.unwrap()
     }
 
-    async fn items(&self, key: ObjectKey) -> Vec<WorkItem> {
+    /// The work items of a plan.
+    pub(crate) async fn items(&self, key: ObjectKey) -> Vec<WorkItem> {
         read_work_items(&self.store.get(key, u64::MAX).await.unwrap()).unwrap()
     }
 
-    /// A backup that is planned.
+    /// A backup of the whole database that is planned.
     pub(crate) async fn plan_backup(&self) -> OperationId {
         let detail = BackupDetail::requested(Trigger::Manual, true);
-        let id = self.request(vec![COLLECTION.into()], Detail::Backup(detail)).await;
+        let id = self.request(Vec::new(), Detail::Backup(detail)).await;
         let Self { cluster, store, keys, catalog, timeline, clock, .. } = self;
         let ports = trigger_backup::Ports { source: cluster, store, keys, catalog, timeline, clock };
         trigger_backup::run(ports, &self.settings, id).await.unwrap();
@@ -98,11 +106,19 @@ impl World {
         open_manifest(&self.store, &self.keys, &operation).await.unwrap()
     }
 
-    /// A restore that is planned.
+    /// A restore of a backup that is planned.
     pub(crate) async fn plan_restore(&self, backup: OperationId) -> OperationId {
-        let (full, may_replace, dry_run) = (false, true, false);
-        let detail =
-            RestoreDetail { backup: Some(backup), may_replace, dry_run, ..RestoreDetail::requested(full) };
+        self.plan(RestoreDetail { backup: Some(backup), ..RestoreDetail::requested(false) }).await
+    }
+
+    /// A restore to the newest instant that is planned.
+    pub(crate) async fn plan_restore_to_latest(&self) -> OperationId {
+        let at = Some(RestoreTime::Latest);
+        self.plan(RestoreDetail { at, ..RestoreDetail::requested(false) }).await
+    }
+
+    async fn plan(&self, detail: RestoreDetail) -> OperationId {
+        let detail = RestoreDetail { may_replace: true, ..detail };
         let id = self.request(vec![COLLECTION.into()], Detail::Restore(detail)).await;
         let Self { cluster, store, keys, catalog, timeline, alerts, clock, .. } = self;
         let ports = plan_restore::Ports { target: cluster, store, keys, catalog, timeline, alerts, clock };
@@ -139,10 +155,15 @@ struct Row(&'static str, Vec<f64>);
 
 impl Row {
     fn median(&self) -> f64 {
-        let mut all = self.1.clone();
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
+        median(&self.1)
     }
+}
+
+/// The middle one; of an even number of them the larger one of the two.
+pub(crate) fn median(all: &[f64]) -> f64 {
+    let mut all = all.to_vec();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 fn note(rows: &mut Vec<Row>, name: &'static str, bytes: u64, elapsed: Duration) {
