@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use backup_core::bson::split_documents;
 use backup_core::compress::{Contents, FrameEncoder, FrameIndex, compress_whole};
 use backup_core::document_hash::DocumentHash;
-use backup_core::error::ErrorKind;
+use backup_core::error::{Error, ErrorKind};
 use backup_core::flows::open_manifest;
 use backup_core::format::{Captured, Header, ObjectKey, SliceBuilder, SliceIndex, read_frame};
 use backup_core::id::{ClusterTime, OperationId};
-use backup_core::operation::{Detail, OperationKind, OperationState, RestoreDetail, RestoreTime};
+use backup_core::operation::{Detail, Failure, OperationKind, OperationState, RestoreDetail, RestoreTime};
 use backup_core::plan::windows::{Base, windows};
 use backup_core::ports::{Catalog, DataKeys, Source, Timeline};
 use backup_core::seal;
@@ -375,4 +375,28 @@ async fn the_proof_finds_a_byte_that_was_planted() {
         assert!(world.alerts.published().iter().any(|alert| alert.body.contains("\"leads\"")));
         assert_eq!(world.timeline.breaks().await.unwrap()[0].reason, BreakReason::NotProved);
     }
+}
+
+#[tokio::test]
+async fn a_backup_that_was_not_compared_is_told() {
+    let world = World::with_data();
+    world.back_up().await;
+    change(&world, 1).await;
+    let id = world.request_backup(false).await;
+    world.step(&Faults::none(), id, Step::TriggerBackup).await.unwrap();
+    for step in world.steps_after_plan(OperationKind::Backup, id).await {
+        match step {
+            // As a state machine: its failure is noted, and leads on to the end.
+            Step::CaptureLog => {
+                let why = Error::new(ErrorKind::Denied, "follow the changes: not authorized");
+                let failure = Failure::of("capture-log", &why);
+                world.catalog.record_failure(OperationKind::Backup, id, &failure).await.unwrap();
+            }
+            Step::PlanProof | Step::ProveChunk(_) => {}
+            step => world.step(&Faults::none(), id, step).await.unwrap(),
+        }
+    }
+    assert_eq!(world.operation(OperationKind::Backup, id).await.state, OperationState::Verified);
+    let told: Vec<_> = world.alerts.published().into_iter().map(|alert| alert.subject).collect();
+    assert!(told.iter().any(|subject| subject.contains("chain NOT COMPARED")), "{told:?}");
 }

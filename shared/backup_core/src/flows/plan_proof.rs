@@ -51,7 +51,9 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<Planned> {
             }
             _ => None,
         };
-        if base.is_some() {
+        // What failed on the way here was ridden out; without a base, `close` would take it for the reason.
+        let was_ridden_out = operation.failure.take().is_some();
+        if base.is_some() || was_ridden_out {
             operation.backup_mut()?.proof_base = base;
             ports.catalog.update_operation(&mut operation).await?;
         }
