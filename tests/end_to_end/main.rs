@@ -47,7 +47,7 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 58] = [
+const TESTS: [Test; 59] = [
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -68,6 +68,10 @@ const TESTS: [Test; 58] = [
     (
         "rollover::an_oplog_that_rolls_over_closes_the_window",
         rollover::an_oplog_that_rolls_over_closes_the_window,
+    ),
+    (
+        "rollover::a_collection_that_cannot_be_followed_closes_the_window",
+        rollover::a_collection_that_cannot_be_followed_closes_the_window,
     ),
     ("timeline::any_second_comes_back_on_the_real_chain", timeline::any_second_comes_back_on_the_real_chain),
     ("ports::ranges_cover_every_id_of_every_type_once", ports::ranges_cover_every_id_of_every_type_once),

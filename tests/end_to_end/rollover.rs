@@ -154,3 +154,32 @@ async fn carry_out_the_new_base(chain: &Chain) {
     chain.capture().await.unwrap();
     assert_eq!(chain.ports.machines.started().len(), 1, "one is enough");
 }
+
+/// The documents of a collection that is made capped come into a new one without any change being told.
+pub(crate) fn a_collection_that_cannot_be_followed_closes_the_window(fixture: &Fixture) {
+    fixture.run(make_capped());
+}
+
+async fn make_capped() {
+    let source = ReplicaSet::start(1, &[]).await;
+    let from = Cluster::connect(&source.uri()).await.unwrap();
+    let settings = Settings { chunk_target_bytes: 8 * 1024, compress_workers: 1, ..Settings::default() };
+    let chain = Chain::new(from.clone(), settings);
+    let database = source.client().database(DATABASE);
+    fill(&database).await;
+    chain.back_up(DATABASE, &[]).await.unwrap();
+    change(&database, 1).await;
+    let before = from.cluster_time().await.unwrap();
+    database.run_command(doc! { "convertToCapped": "leads", "size": 1_000_000 }).await.unwrap();
+    let lost = from.cluster_time().await.unwrap();
+    chain.capture().await.unwrap();
+    let breaks = chain.ports.timeline.breaks().await.unwrap();
+    let [only] = breaks.as_slice() else { panic!("{breaks:?}") };
+    assert_eq!(only.reason, BreakReason::NotFollowed("leads".to_owned()));
+    assert_eq!(only.database.as_deref(), Some(DATABASE));
+    assert!(before < only.from && only.from <= lost, "{before} {only:?} {lost}");
+    carry_out_the_new_base(&chain).await;
+    chain.capture().await.unwrap();
+    let why = chain.restore_at(DATABASE, RestoreTime::At(lost)).await.unwrap_err();
+    assert_eq!(why.kind(), ErrorKind::NotFound, "{why}");
+}

@@ -18,6 +18,8 @@ pub struct Settings {
     pub compress_workers: usize,
     /// How many inserts are in flight at the same time in a restore.
     pub insert_workers: usize,
+    /// How many bytes of changes a fold holds at a time; a range with more is folded in several passes.
+    pub pending_bytes_max: u64,
     /// How old the newest backup of a database may be before it is folded into a new one (the procedures' incremental
     /// updates), in seconds.
     pub folding_seconds: u32,
@@ -53,6 +55,7 @@ impl Default for Settings {
             compression_level: 3,
             compress_workers: 2,
             insert_workers: 4,
+            pending_bytes_max: 128 * MIB,
             folding_seconds: 6 * 3600,
         }
     }

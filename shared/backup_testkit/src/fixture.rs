@@ -102,10 +102,16 @@ impl World {
         world
     }
 
-    /// Settings that cut `leads` into several chunks.
+    /// Settings that cut `leads` into several chunks, and fold it in several passes.
     #[must_use]
     pub fn settings() -> Settings {
-        Settings { chunk_target_bytes: 2000, compress_workers: 2, insert_workers: 2, ..Settings::default() }
+        Settings {
+            chunk_target_bytes: 2000,
+            compress_workers: 2,
+            insert_workers: 2,
+            pending_bytes_max: 1000,
+            ..Settings::default()
+        }
     }
 
     /// Asks for a backup of the whole database.

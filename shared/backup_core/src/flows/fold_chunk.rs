@@ -83,7 +83,8 @@ impl Folding<'_> {
     async fn chunk(&self, entry: &ManifestNamespace, chunk: &ManifestChunk) -> Result<Captured> {
         let Ports { store, keys, .. } = self.ports;
         let unit = Unit::of(&self.plan.at, self.base, entry, chunk)?;
-        let reader = FoldReader { store, keys, slices: self.slices };
+        let pending_bytes_max = self.settings.pending_bytes_max;
+        let reader = FoldReader { store, keys, slices: self.slices, pending_bytes_max };
         let first = reader.begin(&unit).await?;
         match unit.bases.as_slice() {
             [(_, _, only)]

@@ -17,13 +17,12 @@ use crate::id::{ClusterTime, CollectionUuid};
 use crate::namespace::{Label, NamespaceKind};
 use crate::plan::point_in_time::PointInTime;
 use crate::ports::{DataKeys, ObjectStore};
-use crate::settings::MIB;
 
 use super::chunk_reader::{BATCH_BYTES, BATCH_DOCUMENTS, Hashing, read_chunk};
 use super::slices::Slices;
 
-/// Changes held at a time, in bytes. Those of one document are held whatever they take.
-const PENDING_BYTES_MAX: u64 = 256 * MIB;
+/// What a document with changes takes beside them: its key, and its place in the map.
+const ENTRY_BYTES: u64 = 128;
 
 /// A chunk of the base, with its collection there.
 pub(super) type BaseChunk<'a> = (&'a Manifest, &'a ManifestNamespace, &'a ManifestChunk);
@@ -86,6 +85,8 @@ pub(super) struct FoldReader<'a> {
     pub(super) store: &'a dyn ObjectStore,
     pub(super) keys: &'a dyn DataKeys,
     pub(super) slices: &'a Slices,
+    /// Changes held at a time, in bytes. Those of one document are held whatever they take.
+    pub(super) pending_bytes_max: u64,
 }
 
 impl FoldReader<'_> {
@@ -146,13 +147,15 @@ impl FoldReader<'_> {
             Ok((KeyRange::new(&chunk.range)?, since))
         });
         let bases: Vec<(KeyRange, ClusterTime)> = bases.collect::<Result<_>>()?;
-        let may_split = !unit.entry.namespace.is_capped();
+        // Of a capped collection the order of insertion counts; it is small.
+        let is_capped = unit.entry.namespace.is_capped();
+        let bytes_max = if is_capped { u64::MAX } else { self.pending_bytes_max };
         self.slices
             .each_of_collection(self.store, unit.collection, |event| {
                 let Some((key, change)) = DocumentChange::of(&event.change)? else { return Ok(()) };
                 let since = bases.iter().find(|(range, _)| range.contains(&key)).map(|(_, since)| *since);
                 if event.time <= unit.until && since.is_none_or(|since| event.time > since) {
-                    pass.push(key, change, may_split);
+                    pass.push(key, change, bytes_max);
                 }
                 Ok(())
             })
@@ -216,7 +219,7 @@ impl Pass {
             && self.upper.as_ref().is_none_or(|upper| key < upper)
     }
 
-    fn push(&mut self, key: IdKey, change: DocumentChange, may_split: bool) {
+    fn push(&mut self, key: IdKey, change: DocumentChange, bytes_max: u64) {
         if !self.contains(&key) {
             return;
         }
@@ -225,7 +228,7 @@ impl Pass {
         self.bytes -= bytes_of(pending);
         pending.push(change);
         self.bytes += bytes_of(pending);
-        if !may_split || self.bytes <= PENDING_BYTES_MAX || self.pending.len() < 2 {
+        if self.bytes <= bytes_max || self.pending.len() < 2 {
             return;
         }
         if let Some(middle) = self.pending.keys().nth(self.pending.len() / 2).cloned() {
@@ -236,8 +239,12 @@ impl Pass {
     }
 }
 
+/// None for a document that has no changes yet.
 fn bytes_of(pending: &Pending) -> u64 {
-    u64::try_from(pending.bytes()).unwrap_or(u64::MAX)
+    if pending.is_empty() {
+        return 0;
+    }
+    ENTRY_BYTES + u64::try_from(pending.bytes()).unwrap_or(u64::MAX)
 }
 
 /// Documents on their way out.

@@ -9,6 +9,7 @@ use crate::namespace::{Label, NamespaceKind};
 use crate::operation::OperationKind;
 use crate::plan::point_in_time::why_not_followed;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, Timeline};
+use crate::settings::Settings;
 
 use super::fold_reader::{FoldReader, Unit};
 use super::slices::Slices;
@@ -42,7 +43,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
     let mut proved = ProvedChunks::default();
     if let Some(newest) = newest {
         let slices = Slices::open(store, keys, timeline, operation.source, base.cluster_time, newest).await?;
-        let reader = FoldReader { store, keys, slices: &slices };
+        let pending_bytes_max = Settings::default().pending_bytes_max;
+        let reader = FoldReader { store, keys, slices: &slices, pending_bytes_max };
         for (entry, chunk) in of_item() {
             super::time_for_a_chunk(clock)?;
             let verdict = prove(reader, &base, entry, chunk).await;

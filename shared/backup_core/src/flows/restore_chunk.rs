@@ -187,7 +187,8 @@ async fn insert_chunk(
         let Ports { store, keys, .. } = ports;
         let done = if let Some(slices) = slices {
             let unit = restoring.unit(namespace, chunk)?;
-            FoldReader { store, keys, slices }.fold(&unit, give).await.map(Some)
+            let pending_bytes_max = settings.pending_bytes_max;
+            FoldReader { store, keys, slices, pending_bytes_max }.fold(&unit, give).await.map(Some)
         } else {
             let (place, which) = (restoring.manifest.place(), (&restoring.manifest, namespace, chunk));
             read_chunk(store, keys, place, which, Hashing::Later, give).await.map(|()| None)
