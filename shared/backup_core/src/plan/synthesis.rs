@@ -39,8 +39,9 @@ pub fn split_bounds(ids: Vec<IdValue>, range: &IdRange, parts: u64) -> Result<Ve
     keys.sort();
     keys.dedup();
     let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+    let parts = parts.min(count).max(1); // more than it has keys it cannot be cut into
     let mut bounds: Vec<IdValue> = Vec::new();
-    for part in 1..parts.min(count.saturating_add(1)) {
+    for part in 1..parts {
         let at = usize::try_from(count.saturating_mul(part) / parts).unwrap_or(usize::MAX);
         let bound = keys.get(at).map(IdKey::id).filter(|id| {
             range.lower.as_ref() != Some(*id)
@@ -123,5 +124,6 @@ mod tests {
         check(&[10, 10, 10], from(10), 3, &[]);
         check(&[], IdRange::ALL, 3, &[]);
         check(&[10], IdRange::ALL, 1, &[]);
+        check(&[10, 20, 30], IdRange::ALL, 9000, &[20, 30]);
     }
 }
