@@ -76,7 +76,7 @@ pub(crate) fn a_dropped_database_comes_back_whole(fixture: &Fixture) {
     for (record, kind, id) in [(0, "restore", &restore["id"]), (1, "backup", &backup["id"])] {
         let record = &fixture.json("nightsafe", &["audit", "--limit", "2"])["records"][record];
         let fields: Vec<&String> = record.as_object().unwrap().keys().collect();
-        assert_eq!(fields, ["details", "operation", "status", "timestamp", "user"]);
+        assert_eq!(fields, ["operation", "timestamp", "user", "status", "details"]);
         assert_eq!((&record["operation"], &record["status"]), (&kind.into(), &"success".into()));
         assert_eq!(&record["details"]["id"], id);
     }

@@ -148,11 +148,12 @@ async fn restore(chain: &Chain, target: &ReplicaSet, sample: &Sample) -> bool {
     base.backup().unwrap().folded_from.is_some()
 }
 
-/// Nobody is told anything but that restores began, and that there was nothing to back up.
+/// Nobody is told anything but that restores began, or that there was nothing to back up (a person who asked for that
+/// was told at once).
 fn check_alerts(chain: &Chain, refused: usize, seed: u64) {
     let published = chain.ports.alerts.published();
     let others: Vec<_> = published.iter().filter(|it| it.event != AlertEvent::RestoreInitiated).collect();
     let are_expected =
-        others.len() == refused && others.iter().all(|it| it.event == AlertEvent::BackupFailure);
+        others.len() <= refused && others.iter().all(|it| it.event == AlertEvent::BackupFailure);
     assert!(are_expected, "seed {seed}: {others:?}");
 }
