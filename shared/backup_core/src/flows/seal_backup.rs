@@ -14,7 +14,7 @@ use crate::format::{
     BackupPlan, Captured, ChunkOutcome, ChunkResult, Consistency, EvidenceKey, MANIFEST_FORMAT, Manifest,
     ManifestChunk, ManifestNamespace, ObjectContext, ObjectKey, ObjectKind, PlannedNamespace, seal_json,
 };
-use crate::id::{CollectionUuid, OperationId};
+use crate::id::{ClusterTime, CollectionUuid, OperationId};
 use crate::namespace::{Label, Namespace, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
@@ -44,7 +44,6 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     if operation.state != OperationState::Running {
         return Ok(()); // a repeat: it is sealed
     }
-    let place = operation.backup_place()?;
     let opened = super::open_plan(ports.store, ports.keys, &operation).await?;
     let plan = &opened.value;
     let ordinals =
@@ -53,28 +52,42 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let now = ports.source.namespaces(&operation.database).await?;
     let ended = ports.source.cluster_time().await?; // `now` was listed before this
     let manifest = assemble(&operation, plan, results, &now, iso_8601(ports.clock.now_millis()))?;
-    let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source, id);
-    let sealed = seal_json(ports.keys, context, &manifest).await?;
-    ports.catalog.check_lease(&operation).await?;
-    let key = ObjectKey::Manifest(place);
-    let stored = match ports.store.put_if_absent(key, sealed.clone().into()).await? {
+    // What was read later than T, or was gone by then, is as it was at some instant up to the end.
+    let is_of_one_instant = manifest.consistency == Consistency::SingleInstant
+        && plan.metadata_is_exact
+        && manifest.lost() == 0
+        && manifest.namespaces.iter().all(|it| it.label != Label::Fuzzy);
+    let restorable_from = if is_of_one_instant { manifest.cluster_time } else { ended };
+    let Ports { store, keys, catalog, .. } = ports;
+    store_manifest(store, keys, catalog, &mut operation, &manifest, restorable_from).await
+}
+
+/// Stores the manifest unless there is one, and notes it in the row: the backup exists.
+pub(super) async fn store_manifest(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    catalog: &dyn Catalog,
+    operation: &mut Operation,
+    manifest: &Manifest,
+    restorable_from: ClusterTime,
+) -> Result<()> {
+    let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source, operation.id);
+    let sealed = seal_json(keys, context, manifest).await?;
+    catalog.check_lease(operation).await?;
+    let key = ObjectKey::Manifest(operation.backup_place()?);
+    let stored = match store.put_if_absent(key, sealed.clone().into()).await? {
         PutOutcome::Stored => sealed.into(),
-        // An earlier run of this step was killed after its put, or runs beside: that manifest is the backup's.
-        PutOutcome::AlreadyThere => ports.store.get(key, super::SEALED_BYTES_MAX).await?,
+        // An earlier run of the step was killed after its put, or runs beside: that manifest is the backup's.
+        PutOutcome::AlreadyThere => store.get(key, super::SEALED_BYTES_MAX).await?,
     };
     operation.state = OperationState::Sealed;
     operation.totals = manifest.totals();
     let detail = operation.backup_mut()?;
     detail.lost = manifest.lost();
     detail.consistency = Some(manifest.consistency);
-    // What was read later than T, or was gone by then, is as it was at some instant up to the end.
-    let is_of_one_instant = manifest.consistency == Consistency::SingleInstant
-        && plan.metadata_is_exact
-        && manifest.lost() == 0
-        && manifest.namespaces.iter().all(|it| it.label != Label::Fuzzy);
-    detail.restorable_from = Some(if is_of_one_instant { manifest.cluster_time } else { ended });
+    detail.restorable_from = Some(restorable_from);
     detail.manifest_sha256 = Some(hex::encode(Sha256::digest(&stored)));
-    ports.catalog.update_operation(&mut operation).await
+    catalog.update_operation(operation).await
 }
 
 /// Reads every chunk's result and checks that its object is there with its length.
@@ -235,6 +248,10 @@ fn reconcile(
                         .to_owned(),
                 );
                 entry.namespace = (*current).clone();
+                if OwnName::parse(&current.name).is_some() {
+                    // A restore moved it aside meanwhile; that name is not its own.
+                    entry.namespace.name.clone_from(&planned.namespace.name);
+                }
             } else {
                 entry.notes.push(
                     "name, options or indexes changed while the backup ran: they are as at T".to_owned(),

@@ -3,19 +3,15 @@
 
 use std::collections::HashMap;
 
-use sha2::{Digest, Sha256};
-
 use crate::audit::iso_8601;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{
-    ChunkOutcome, MANIFEST_FORMAT, Manifest, ObjectContext, ObjectKey, ObjectKind, seal_json,
-};
+use crate::format::{ChunkOutcome, MANIFEST_FORMAT, Manifest};
 use crate::id::OperationId;
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::synthesis::SynthesisPlan;
-use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome};
+use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
 
-use super::seal_backup::read_results;
+use super::seal_backup::{read_results, store_manifest};
 
 /// The ports of this step.
 #[derive(Clone, Copy)]
@@ -42,23 +38,9 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     let results = read_results(ports.store, &operation, &opened.evidence, ordinals).await?;
     let sealed_at = iso_8601(ports.clock.now_millis());
     let manifest = assemble(&operation, opened.value, results, sealed_at)?;
-    let context = ObjectContext::of_operation(ObjectKind::Manifest, operation.source, id);
-    let sealed = seal_json(ports.keys, context, &manifest).await?;
-    ports.catalog.check_lease(&operation).await?;
-    let key = ObjectKey::Manifest(operation.backup_place()?);
-    let stored = match ports.store.put_if_absent(key, sealed.clone().into()).await? {
-        PutOutcome::Stored => sealed.into(),
-        // An earlier run of this step was killed after its put, or runs beside: that manifest is the backup's.
-        PutOutcome::AlreadyThere => ports.store.get(key, super::SEALED_BYTES_MAX).await?,
-    };
-    operation.state = OperationState::Sealed;
-    operation.totals = manifest.totals();
-    let detail = operation.backup_mut()?;
-    detail.lost = manifest.lost();
-    detail.consistency = Some(manifest.consistency);
-    detail.restorable_from = Some(manifest.cluster_time);
-    detail.manifest_sha256 = Some(hex::encode(Sha256::digest(&stored)));
-    ports.catalog.update_operation(&mut operation).await
+    let Ports { store, keys, catalog, .. } = ports;
+    let from = manifest.cluster_time;
+    store_manifest(store, keys, catalog, &mut operation, &manifest, from).await
 }
 
 fn assemble(
