@@ -1,17 +1,24 @@
 """Starts MiniStack (a local AWS) with what its CloudFormation and Step Functions leave out and our template relies on.
 
 MiniStack accepts these properties and then forgets them, so a stack would look deployed without having them:
-bucket encryption and lifecycle rules, point-in-time recovery of tables, and the time limit of a state machine.
+bucket encryption, lifecycle rules and Object Lock, point-in-time recovery of tables, and the time limit of a state
+machine. It also lacks replicas of keys, the moment a schedule was due, and layers of functions with a bootstrap; and
+its lifecycle rules never move anything to cold storage.
 The names patched here are private to MiniStack: its version is pinned in requirements.txt.
 """
 
 import contextvars
+import hashlib
+import io
 import json
+import os
 import threading
+import time
+import zipfile
 from xml.sax.saxutils import escape
 
-from ministack.core.responses import now_iso
-from ministack.services import dynamodb, s3
+from ministack.core.responses import get_account_id, get_region, now_iso, request_scope
+from ministack.services import dynamodb, eventbridge, kms, lambda_svc, s3
 from ministack.services import stepfunctions as sfn
 from ministack.services.cloudformation import provisioners
 
@@ -48,15 +55,28 @@ def encryption(properties):
 def lifecycle(properties):
     rules = ""
     for rule in properties["Rules"]:
-        abort = rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"]
+        tags = rule.get("TagFilters", [])
+        tag = "".join(element("Tag", text("Key", tag["Key"]), text("Value", tag["Value"])) for tag in tags)
+        abort = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
+        noncurrent = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
+        moves = ""
+        for move in rule.get("Transitions", []):
+            days, to = move["TransitionInDays"], move["StorageClass"]
+            moves += element("Transition", text("Days", days), text("StorageClass", to))
         rules += element(
             "Rule",
             text("ID", rule["Id"]),
             text("Status", rule["Status"]),
-            element("Filter", element("Prefix", "")),
-            element("AbortIncompleteMultipartUpload", text("DaysAfterInitiation", abort)),
+            element("Filter", tag or element("Prefix", "")),
+            moves,
+            noncurrent and element("NoncurrentVersionExpiration", text("NoncurrentDays", noncurrent)),
+            abort and element("AbortIncompleteMultipartUpload", text("DaysAfterInitiation", abort)),
         )
     return element("LifecycleConfiguration", rules).encode()
+
+
+def object_lock(enabled):
+    return element("ObjectLockConfiguration", text("ObjectLockEnabled", "Enabled" if enabled else None)).encode()
 
 
 def checked(put):
@@ -73,8 +93,84 @@ def checked(put):
 def keep_bucket_settings():
     provisioners._S3_BUCKET_CONFIGURATIONS += (
         ("BucketEncryption", encryption, checked(s3._put_bucket_encryption), lambda bucket: None),
-        ("LifecycleConfiguration", lifecycle, checked(s3._put_bucket_lifecycle), lambda bucket: None),
+        ("LifecycleConfiguration", lifecycle, checked(keep_transitions), lambda bucket: None),
+        ("ObjectLockEnabled", object_lock, checked(s3._put_object_lock_configuration), lambda bucket: None),
     )
+
+
+# For each bucket, the storage class that objects with a tag are moved to.
+transitions = {}
+
+
+def keep_transitions(bucket, body):
+    for rule in s3.fromstring(body):
+        tag, to = rule.find("Filter/Tag"), rule.findtext("Transition/StorageClass")
+        if tag is not None and to:
+            transitions[(bucket, tag.findtext("Key"), tag.findtext("Value"))] = to
+    return s3._put_bucket_lifecycle(bucket, body)
+
+
+def move_what_is_tagged():
+    put = s3._put_object_tagging
+
+    def put_and_move(bucket, key, body, query_params=None):
+        answer = put(bucket, key, body, query_params)
+        if answer[0] < 300:
+            for name, value in s3._parse_tags_xml(body).items():
+                to = transitions.get((bucket, name, value))
+                if to:
+                    s3._buckets[bucket]["objects"][key]["storage_class"] = to
+        return answer
+
+    s3._put_object_tagging = put_and_move
+
+
+def make_replicas_of_keys():
+    def create(logical_id, properties, stack):
+        primary, here = properties["PrimaryKeyArn"], get_region()
+        wanted = {"KeyId": primary, "ReplicaRegion": here, "Policy": json.dumps(properties["KeyPolicy"])}
+        with request_scope(get_account_id(), primary.split(":")[3]):
+            answer = kms._replicate_key(wanted)
+        if answer[0] >= 300:
+            raise ValueError(f"replicate {primary}: {answer[2]!r}")
+        key = primary.split("/")[1]
+        return key, {"Arn": f"arn:aws:kms:{here}:{get_account_id()}:key/{key}", "KeyId": key}
+
+    handlers = provisioners._RESOURCE_HANDLERS
+    handlers["AWS::KMS::ReplicaKey"] = {"create": create, "delete": lambda physical_id, properties: None}
+
+
+def tell_schedules_their_time():
+    invoke = eventbridge._invoke_target
+
+    def invoke_in_time(target, event, rule, view=None):
+        if event.get("Source") == "aws.scheduler" and "Input" in target:
+            due = time.strftime("%Y-%m-%dT%H:%M:00Z", time.gmtime(event["Time"]))
+            target = dict(target, Input=target["Input"].replace("<aws.scheduler.scheduled-time>", due))
+        return invoke(target, event, rule, view)
+
+    eventbridge._invoke_target = invoke_in_time
+
+
+def put_layers_on_the_path():
+    environment, unpacking = lambda_svc._provided_worker_env, threading.Lock()
+
+    def unpacked(layer):
+        content = lambda_svc._resolve_layer_zip(layer)
+        folder = os.path.join(os.environ["STATE_DIR"], "layers", hashlib.sha256(content).hexdigest())
+        with unpacking:
+            if not os.path.exists(folder):
+                with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                    lambda_svc._extract_zip_preserving_mode(archive, folder)
+        return os.path.join(folder, "bin")
+
+    def with_layers(config, code_dir, port):
+        variables = environment(config, code_dir, port)
+        folders = [unpacked(layer) for layer in config.get("Layers") or []]
+        variables["PATH"] = os.pathsep.join([*folders, variables.get("PATH", "")])
+        return variables
+
+    lambda_svc._provided_worker_env = with_layers
 
 
 def keep_point_in_time_recovery():
@@ -123,4 +219,8 @@ if __name__ == "__main__":
     keep_bucket_settings()
     keep_point_in_time_recovery()
     keep_machine_time_limits()
+    move_what_is_tagged()
+    make_replicas_of_keys()
+    tell_schedules_their_time()
+    put_layers_on_the_path()
     main()

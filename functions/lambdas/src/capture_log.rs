@@ -12,7 +12,7 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
             let environment = invocation.environment;
             let (source, store) = (environment.source().await?, environment.store()?);
             let (keys, timeline) = (environment.keys()?, environment.timeline()?);
-            let (catalog, machines) = (environment.catalog()?, environment.machines()?);
+            let (catalog, machines) = (environment.catalog()?, environment.machines());
             let alerts = environment.alerts()?;
             let ports = Ports {
                 changes: &source,
@@ -25,7 +25,7 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
                 alerts: &alerts,
                 clock: &invocation.clock,
             };
-            run(ports, &Environment::settings_of_capture()?, Environment::source_name()?, caller).await
+            run(ports, &Environment::settings_without_chunks(), Environment::source_name()?, caller).await
         })
         .await
 }

@@ -63,6 +63,7 @@ mod tests {
 
     use super::*;
     use crate::raise_alert::from_event_bridge;
+    use crate::start_pipeline::SlotEvent;
 
     fn sample(step: &str) -> Value {
         let path = format!("{}/../../events/{step}.json", env!("CARGO_MANIFEST_DIR"));
@@ -79,19 +80,35 @@ mod tests {
             "close",
             "plan-synthesis",
             "seal-synthesis",
+            "thaw",
             "plan-restore",
             "build-indexes",
             "finish-restore",
             "abandon-restore",
+            "sample-restore",
+            "seal-replicas",
+            "prune-retention",
+            "plan-drill",
+            "finish-drill",
         ] {
             parse::<OperationEvent>(sample(step)).unwrap_or_else(|why| panic!("{step}: {why}"));
         }
-        for step in
-            ["dump-chunk", "verify-checksums", "prove-chunk", "fold-chunk", "restore-chunk", "validate-chunk"]
-        {
+        for step in [
+            "dump-chunk",
+            "verify-checksums",
+            "prove-chunk",
+            "fold-chunk",
+            "restore-chunk",
+            "validate-chunk",
+            "replicate-regions",
+            "rehearse-chunk",
+        ] {
             parse::<ItemEvent>(sample(step)).unwrap_or_else(|why| panic!("{step}: {why}"));
         }
-        parse::<ScheduleEvent>(sample("capture-log")).unwrap();
+        for step in ["capture-log", "replicate-timeline", "watch"] {
+            parse::<ScheduleEvent>(sample(step)).unwrap_or_else(|why| panic!("{step}: {why}"));
+        }
+        parse::<SlotEvent>(sample("start-pipeline")).unwrap();
         parse::<CaughtEvent>(sample("raise-alert")).unwrap();
         let ended = from_event_bridge(sample("raise-alert-by-rule")).unwrap().unwrap();
         assert_eq!((ended.kind, ended.caught.error.as_str()), (OperationKind::Restore, "TIMED_OUT"));

@@ -8,20 +8,31 @@ mod close;
 mod dump_chunk;
 mod environment;
 mod events;
+mod finish_drill;
 mod finish_restore;
 mod fold_chunk;
 mod invocation;
+mod plan_drill;
 mod plan_proof;
 mod plan_restore;
 mod plan_synthesis;
 mod prove_chunk;
+mod prune_retention;
 mod raise_alert;
+mod rehearse_chunk;
+mod replicate_regions;
+mod replicate_timeline;
 mod restore_chunk;
+mod sample_restore;
 mod seal_backup;
+mod seal_replicas;
 mod seal_synthesis;
+mod start_pipeline;
+mod thaw;
 mod trigger_backup;
 mod validate_chunk;
 mod verify_checksums;
+mod watch;
 
 use lambda_runtime::{Error as RuntimeError, LambdaEvent, service_fn};
 use serde_json::Value;
@@ -62,6 +73,17 @@ async fn run(step: &str, invocation: &Invocation<'_>, event: Value) -> Result<Va
         "seal-synthesis" => seal_synthesis::handle(invocation, event).await,
         "raise-alert" => raise_alert::handle(invocation, event).await,
         "capture-log" => capture_log::handle(invocation, event).await,
+        "finish-drill" => finish_drill::handle(invocation, event).await,
+        "plan-drill" => plan_drill::handle(invocation, event).await,
+        "prune-retention" => prune_retention::handle(invocation, event).await,
+        "rehearse-chunk" => rehearse_chunk::handle(invocation, event).await,
+        "replicate-regions" => replicate_regions::handle(invocation, event).await,
+        "replicate-timeline" => replicate_timeline::handle(invocation, event).await,
+        "sample-restore" => sample_restore::handle(invocation, event).await,
+        "seal-replicas" => seal_replicas::handle(invocation, event).await,
+        "start-pipeline" => start_pipeline::handle(invocation, event).await,
+        "thaw" => thaw::handle(invocation, event).await,
+        "watch" => watch::handle(invocation, event).await,
         other => Err(StepError::unknown_step(other)),
     }
 }

@@ -4,6 +4,7 @@
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use backup_core::flows::raise_alert::{Ports, run};
 use backup_core::operation::OperationKind;
+use backup_core::ports::{DataKeys, ObjectStore};
 use backup_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +17,9 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
     let event = if by_rule { from_event_bridge(event)? } else { Some(parse::<CaughtEvent>(event)?) };
     let Some(CaughtEvent { kind, operation, caught }) = event else { return Ok(Value::Null) };
     let (catalog, alerts) = (invocation.environment.catalog()?, invocation.environment.alerts()?);
-    let ports = Ports { catalog: &catalog, alerts: &alerts, clock: &invocation.clock };
+    let (store, keys) = (invocation.environment.store()?, invocation.environment.keys()?);
+    let bucket: Option<(&dyn ObjectStore, &dyn DataKeys)> = Some((&store, &keys));
+    let ports = Ports { catalog: &catalog, alerts: &alerts, bucket, clock: &invocation.clock };
     run(ports, kind, operation, &caught.error, &caught.cause).await?;
     Ok(Value::Null)
 }
@@ -39,6 +42,8 @@ pub(crate) fn from_event_bridge(event: Value) -> Result<Option<CaughtEvent>> {
     let kind = match ended.name.split_once('-').map(|(kind, _)| kind) {
         Some("backup") => OperationKind::Backup,
         Some("restore") => OperationKind::Restore,
+        Some("drill") => OperationKind::Drill,
+        Some("prune") => OperationKind::Prune,
         _ => return Ok(None),
     };
     let input = serde_json::from_str(&ended.input).unwrap_or_default();

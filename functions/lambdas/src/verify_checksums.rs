@@ -4,6 +4,7 @@ use backup_core::flows::verify_checksums::{Ports, run};
 use backup_core::operation::OperationKind;
 use serde_json::Value;
 
+use crate::environment::Environment;
 use crate::invocation::{Invocation, StepError};
 
 pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<Value, StepError> {
@@ -11,12 +12,15 @@ pub(crate) async fn handle(invocation: &Invocation<'_>, event: Value) -> Result<
         .on_item(OperationKind::Backup, event, async |operation, item| {
             let environment = invocation.environment;
             let (store, keys, catalog) = (environment.store()?, environment.keys()?, environment.catalog()?);
-            run(
-                Ports { store: &store, keys: &keys, catalog: &catalog, clock: &invocation.clock },
-                operation,
-                item,
-            )
-            .await
+            let locks = environment.locks()?;
+            let ports = Ports {
+                store: &store,
+                keys: &keys,
+                locks: &locks,
+                catalog: &catalog,
+                clock: &invocation.clock,
+            };
+            run(ports, Environment::recent()?, operation, item).await
         })
         .await
 }

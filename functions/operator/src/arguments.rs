@@ -1,8 +1,8 @@
 //! What the command line takes.
 
 use backup_core::Error;
-use backup_core::id::OperationId;
-use backup_core::operation::RestoreTime;
+use backup_core::id::{OperationId, RegionName};
+use backup_core::operation::{Level, RestoreTime};
 use clap::{Args, Parser, Subcommand};
 
 /// Backup and restore for MongoDB, without a server.
@@ -42,9 +42,25 @@ pub(crate) enum Command {
     /// List backups and restores, newest first.
     List(LimitArguments),
     /// Show one backup or restore in full.
-    Show(ShowArguments),
+    Show(IdArguments),
     /// Say in one screen whether all is well.
     Status,
+    /// Say which backups are kept, which go, and by which rule, without changing anything.
+    Plan(PlanArguments),
+    /// Remove what is no longer to be kept.
+    Prune(PruneArguments),
+    /// Keep a backup, whatever the rules say, until it is released.
+    Hold(HoldArguments),
+    /// Let a backup that was held go by the rules again.
+    Release(IdArguments),
+    /// Say that a backup made by hand is no longer wanted; the next prune removes it.
+    Delete(DeleteArguments),
+    /// Verify a backup again.
+    Verify(VerifyArguments),
+    /// Say in which regions a backup has complete copies.
+    Replicas(IdArguments),
+    /// The index of what is stored.
+    Catalog(CatalogArguments),
     /// Print the audit trail, newest first: who backed up or restored what, and how it ended.
     Audit(LimitArguments),
 }
@@ -144,9 +160,78 @@ pub(crate) struct LimitArguments {
 }
 
 #[derive(Args)]
-pub(crate) struct ShowArguments {
+pub(crate) struct IdArguments {
     /// The id, as `list` shows it.
     pub(crate) id: OperationId,
+}
+
+#[derive(Args)]
+pub(crate) struct PlanArguments {
+    #[command(subcommand)]
+    pub(crate) what: Planned,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Planned {
+    /// Of every backup: whether it is kept, and why.
+    Retention,
+}
+
+#[derive(Args)]
+pub(crate) struct PruneArguments {
+    /// Say what would happen, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove more in one run than the configured share.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct HoldArguments {
+    /// The backup.
+    pub(crate) id: OperationId,
+    /// Why: for whoever wonders later.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+#[derive(Args)]
+pub(crate) struct DeleteArguments {
+    /// The backup.
+    pub(crate) id: OperationId,
+    /// Without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct VerifyArguments {
+    /// The backup.
+    pub(crate) id: OperationId,
+    /// How far: L0 every object is there, L1 its checksum is right, L2 every document was read and counted, L3 a sample
+    /// was restored, L4 everything was restored, L5 the owner's checks passed on it.
+    #[arg(long, default_value = "L2", value_parser = level)]
+    pub(crate) level: Level,
+    /// Read the copy in this region.
+    #[arg(long)]
+    pub(crate) copy_in: Option<RegionName>,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    text.parse().map_err(|why: Error| format!("{why}: {}", why.hint_text().unwrap_or_default()))
+}
+
+#[derive(Args)]
+pub(crate) struct CatalogArguments {
+    #[command(subcommand)]
+    pub(crate) what: CatalogCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CatalogCommand {
+    /// Build it again from the bucket alone, after the tables were lost. What it has already stays as it is.
+    Rebuild,
 }
 
 #[cfg(test)]
@@ -185,6 +270,15 @@ mod tests {
         check("nightsafe restore -d crm -t \"2026-11-22 02:00:00\" --full -c leads", false);
         check("nightsafe backup", false);
         check("nightsafe show nothing", false);
+        check("nightsafe plan retention --json", true);
+        check("nightsafe prune --dry-run", true);
+        check("nightsafe hold 01KAMW1V2Q3R4S5T6V7W8X9YZA --reason \"a dispute\"", true);
+        check("nightsafe hold 01KAMW1V2Q3R4S5T6V7W8X9YZA", false);
+        check("nightsafe release 01KAMW1V2Q3R4S5T6V7W8X9YZA", true);
+        check("nightsafe verify 01KAMW1V2Q3R4S5T6V7W8X9YZA --level L3", true);
+        check("nightsafe verify 01KAMW1V2Q3R4S5T6V7W8X9YZA --level L6", false);
+        check("nightsafe replicas 01KAMW1V2Q3R4S5T6V7W8X9YZA", true);
+        check("nightsafe --region eu-west-1 catalog rebuild", true);
     }
 
     #[test]

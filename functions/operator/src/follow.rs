@@ -10,10 +10,15 @@ use backup_core::ports::Catalog;
 use backup_core::{Error, ErrorKind, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
 use crate::session::Session;
 
 /// Well below what the service allows, also for several operators at once.
 const LOOK_MILLIS: u64 = 800;
+/// Where it is waited for hours.
+const PATIENT_LOOK_MILLIS: u64 = 10_000;
+/// The state in which a restore waits.
+const COLD_STORAGE: &str = "wait-for-cold-storage";
 /// Looks for the mark of an execution that ended outside its own error handling.
 const MARKED_LOOKS_MAX: u32 = 10;
 /// Without a terminal: how often a state that goes on is told of again.
@@ -27,11 +32,13 @@ pub(crate) async fn follow(
     execution: &str,
 ) -> Result<Operation> {
     let mut shown = Shown::new(session.json);
-    let mut troubles = 0;
+    let (mut troubles, mut pause) = (0, LOOK_MILLIS);
     let ended = loop {
         match look(session, execution).await {
             Ok((execution, map)) => {
                 troubles = 0;
+                let is_patient = execution.entered.last().is_some_and(|(name, _)| name == COLD_STORAGE);
+                pause = if is_patient { PATIENT_LOOK_MILLIS } else { LOOK_MILLIS };
                 shown.update(&execution, map);
                 if execution.succeeded.is_some() {
                     break execution;
@@ -41,7 +48,7 @@ pub(crate) async fn follow(
             Err(why) if why.kind().is_retryable() && troubles < 20 => troubles += 1,
             Err(why) => return Err(why),
         }
-        tokio::time::sleep(Duration::from_millis(LOOK_MILLIS)).await;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     };
     let mut operation = session.catalog.operation(kind, id).await?;
     if ended.succeeded == Some(true) {
@@ -81,6 +88,23 @@ fn failure(operation: &Operation, ended: Execution) -> Error {
     }
 }
 
+/// What a restore waits for, and how long that takes.
+pub(crate) fn waits_for_cold_storage(since_millis: u64) -> String {
+    format!("waits for cold storage since {} UTC, usually 3 to 5 hours", output::time(since_millis))
+}
+
+/// The states that are shown, in order: those in which something happens; of many looks at cold storage the first.
+fn steps(entered: &[(String, i64)]) -> Vec<&(String, i64)> {
+    let first_wait = entered.iter().position(|(name, _)| name == COLD_STORAGE);
+    let is_shown = |number: usize, name: &str| match name {
+        "done" | "failed" | "is-more-than-a-plan" | "is-it-thawed" => false,
+        "thaw" | COLD_STORAGE => first_wait.is_none_or(|first| number <= first),
+        _ => true,
+    };
+    let numbered = entered.iter().enumerate().filter(|(number, (name, _))| is_shown(*number, name));
+    numbered.map(|(_, state)| state).collect()
+}
+
 /// What was shown so far.
 struct Shown {
     bar: Option<ProgressBar>,
@@ -100,15 +124,14 @@ impl Shown {
         if self.quiet {
             return;
         }
-        let hidden = |name: &str| matches!(name, "done" | "failed" | "is-more-than-a-plan");
-        let steps: Vec<&(String, i64)> = execution.entered.iter().filter(|(name, _)| !hidden(name)).collect();
+        let steps = steps(&execution.entered);
         let ended = execution.succeeded.is_some();
         for (number, (name, entered)) in steps.iter().enumerate().skip(self.states.saturating_sub(1)) {
             if number >= self.states {
-                self.begin(name);
+                self.begin(name, *entered);
             }
             // A state lasts until the next one is entered; the hidden last ones end the others.
-            let next = execution.entered.iter().map(|(_, at)| *at).find(|at| at > entered);
+            let next = steps.get(number + 1).copied().or(execution.entered.last()).map(|(_, at)| *at);
             if number + 1 < steps.len() || ended {
                 let is_last = number + 1 == steps.len();
                 self.end(
@@ -124,8 +147,11 @@ impl Shown {
         }
     }
 
-    fn begin(&mut self, name: &str) {
+    fn begin(&mut self, name: &str, entered: i64) {
         self.line_at = Instant::now();
+        if name == COLD_STORAGE {
+            eprintln!("{}", waits_for_cold_storage(u64::try_from(entered).unwrap_or(0)));
+        }
         if !stderr().is_terminal() {
             eprintln!("{:>7.1} s  {name}", self.began.elapsed().as_secs_f64());
             return;
@@ -163,9 +189,42 @@ impl Shown {
 }
 
 fn is_map(name: &str) -> bool {
-    matches!(name, "dump-chunk" | "verify-checksums" | "restore-chunk" | "validate-chunk")
+    matches!(
+        name,
+        "dump-chunk"
+            | "fold-chunk"
+            | "verify-checksums"
+            | "prove-chunk"
+            | "restore-chunk"
+            | "validate-chunk"
+            | "rehearse-chunk"
+    )
 }
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_looks_at_cold_storage_the_first_is_shown() {
+        let check = |entered: &[&str], expected: &[&str]| {
+            let entered: Vec<(String, i64)> = entered.iter().map(|name| ((*name).to_owned(), 7)).collect();
+            let shown: Vec<&str> = steps(&entered).into_iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(shown, expected, "{entered:?}");
+        };
+        let (looks, waits) = (["thaw", "is-it-thawed"], COLD_STORAGE);
+        check(&[], &[]);
+        check(&["thaw"], &["thaw"]);
+        check(&["trigger-backup", "dump-chunk", "done"], &["trigger-backup", "dump-chunk"]);
+        check(&["thaw", "is-it-thawed", "plan-restore"], &["thaw", "plan-restore"]);
+        let waiting = [&looks[..], &[waits], &looks, &[waits], &looks].concat();
+        check(&waiting, &["thaw", waits]);
+        let rest = ["plan-restore", "is-more-than-a-plan", "restore-chunk", "done"];
+        let ended = [&waiting[..], &rest].concat();
+        check(&ended, &["thaw", waits, "plan-restore", "restore-chunk"]);
+    }
 }

@@ -1,18 +1,19 @@
 //! `nightsafe list`.
 
 use backup_core::Result;
-use backup_core::operation::{Detail, Operation, OperationKind};
+use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, OperationState};
 use backup_core::ports::Catalog;
 
 use crate::arguments::LimitArguments;
+use crate::follow::waits_for_cold_storage;
 use crate::output;
 use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, wanted: &LimitArguments) -> Result<()> {
-    let mut all = session.catalog.operations(OperationKind::Backup, wanted.limit).await?;
-    all.extend(
-        session.catalog.operations(OperationKind::Restore, wanted.limit).await?.into_iter().filter(is_shown),
-    );
+    let mut all = Vec::new();
+    for kind in OperationKind::ALL {
+        all.extend(session.catalog.operations(kind, wanted.limit).await?.into_iter().filter(is_shown));
+    }
     all.sort_by_key(|operation| std::cmp::Reverse(operation.id));
     if session.json {
         println!("{}", serde_json::json!({ "message_type": "list", "operations": all }));
@@ -28,19 +29,47 @@ pub(crate) async fn run(session: &Session, wanted: &LimitArguments) -> Result<()
     Ok(())
 }
 
-/// Plans that were only looked at are not restores.
+/// Plans that were only looked at are no operations.
 fn is_shown(operation: &Operation) -> bool {
-    operation.restore().is_ok_and(|detail| !detail.dry_run)
+    match &operation.detail {
+        Detail::Restore(detail) => !detail.dry_run,
+        Detail::Prune(detail) => !detail.dry_run,
+        Detail::Backup(_) | Detail::Drill(_) => true,
+    }
+}
+
+/// What is to be known of a backup at a glance: how far it was verified, where it is, what becomes of it.
+fn of_a_backup(detail: &BackupDetail) -> String {
+    let mut remarks: Vec<String> = detail.consistency.iter().map(ToString::to_string).collect();
+    remarks.extend(detail.folded_from.map(|_| "folded".to_owned()));
+    remarks.extend(detail.levels.keys().next_back().map(ToString::to_string));
+    if !detail.replicas.is_empty() {
+        let regions: Vec<String> = detail.replicas.keys().map(ToString::to_string).collect();
+        remarks.push(format!("also in {}", regions.join(" and ")));
+    }
+    remarks.extend(detail.is_cold.then(|| "cold".to_owned()));
+    remarks.extend(detail.hold.as_ref().map(|_| "held".to_owned()));
+    remarks.extend(detail.removal.as_ref().map(|_| "to be removed".to_owned()));
+    remarks.join(", ")
 }
 
 fn row(operation: &Operation) -> [String; 9] {
     let totals = &operation.totals;
     let remarks = match &operation.detail {
-        Detail::Backup(detail) => detail.consistency.map(|it| it.to_string()).unwrap_or_default(),
+        Detail::Backup(detail) => of_a_backup(detail),
         Detail::Restore(detail) => {
             let to = detail.at.map(|at| format!("to {}", output::restore_time(at)));
             let from = detail.backup.map(|backup| format!("from {backup}"));
-            to.into_iter().chain(from).collect::<Vec<_>>().join(", ")
+            let waits = detail.thawing_since_millis.filter(|_| operation.state == OperationState::Requested);
+            to.into_iter().chain(from).chain(waits.map(waits_for_cold_storage)).collect::<Vec<_>>().join(", ")
+        }
+        Detail::Drill(detail) => {
+            let of = detail.backup.map(|backup| format!("with {backup}"));
+            let reached = detail.reached.map(|level| format!("proved {level}"));
+            of.into_iter().chain(reached).collect::<Vec<_>>().join(", ")
+        }
+        Detail::Prune(detail) => {
+            format!("{} kept, {} marked, {} removed", detail.kept, detail.marked, detail.removed)
         }
     };
     let remarks = match &operation.failure {

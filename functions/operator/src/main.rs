@@ -8,14 +8,18 @@
 mod arguments;
 mod audit;
 mod backup;
+mod catalog;
 mod follow;
+mod hold;
 mod list;
 mod lookup;
 mod output;
 mod restore;
+mod retention;
 mod session;
 mod show;
 mod status;
+mod verify;
 mod windows;
 
 use std::process::ExitCode;
@@ -23,7 +27,7 @@ use std::process::ExitCode;
 use backup_core::{Error, Result};
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, CatalogCommand, Command, Planned};
 use crate::session::Session;
 
 #[tokio::main]
@@ -50,6 +54,18 @@ async fn run(arguments: &Arguments) -> Result<()> {
         Command::List(wanted) => list::run(&session, wanted).await,
         Command::Show(wanted) => show::run(&session, wanted.id).await,
         Command::Status => status::run(&session).await,
+        Command::Plan(wanted) => match wanted.what {
+            Planned::Retention => retention::plan(&session).await,
+        },
+        Command::Prune(wanted) => retention::run(&session, wanted).await,
+        Command::Hold(wanted) => hold::hold(&session, wanted).await,
+        Command::Release(wanted) => hold::release(&session, wanted.id).await,
+        Command::Delete(wanted) => hold::delete(&session, wanted).await,
+        Command::Verify(wanted) => verify::run(&session, wanted).await,
+        Command::Replicas(wanted) => verify::replicas(&session, wanted.id).await,
+        Command::Catalog(wanted) => match wanted.what {
+            CatalogCommand::Rebuild => catalog::rebuild(&session).await,
+        },
         Command::Audit(wanted) => audit::run(&session, wanted).await,
     }
 }

@@ -8,6 +8,7 @@ use backup_core::id::{Attempt, OperationId};
 use backup_core::namespace::{Label, NamespaceKind};
 use backup_core::operation::{Detail, Operation, OperationKind, RestoreDetail};
 use backup_core::plan::restore::{RestoreItem, RestorePlan};
+use backup_core::ports::Catalog;
 use backup_core::{Error, ErrorKind, Result};
 
 use crate::arguments::RestoreArguments;
@@ -17,6 +18,9 @@ use crate::session::Session;
 
 /// Stands where there is nothing to tell.
 const NONE: &str = "–";
+/// What is said of a plan whose backup cannot be read at once.
+const IN_COLD_STORAGE: &str =
+    "the backup is in cold storage: the restore asks for it first, and waits, usually 3 to 5 hours\n";
 
 pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<()> {
     let mut detail = RestoreDetail {
@@ -27,19 +31,21 @@ pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<
     };
     if !wanted.yes || wanted.dry_run {
         let (planned, plan) = dry_run(session, wanted, &detail).await?;
+        let backup = session.catalog.operation(OperationKind::Backup, plan.backup).await?;
+        let is_cold = backup.backup()?.is_cold;
         if wanted.dry_run {
             if session.json {
-                println!(
-                    "{}",
-                    serde_json::json!({ "message_type": "restore_plan", "id": planned.id, "plan": plan })
-                );
+                let told = serde_json::json!({
+                    "message_type": "restore_plan", "id": planned.id, "plan": plan, "is_cold": is_cold,
+                });
+                println!("{told}");
             } else {
-                print!("{}", describe(&plan));
+                print!("{}", describe(&plan, is_cold));
             }
             return Ok(());
         }
         if plan.replaces() > 0 {
-            agree(&plan)?;
+            agree(&plan, is_cold)?;
             detail.may_replace = true;
         }
         // What was agreed to is what is restored. An instant has one state, whichever backup it is folded from.
@@ -82,8 +88,8 @@ async fn dry_run(
 }
 
 /// Asks on a terminal; elsewhere nobody can answer.
-fn agree(plan: &RestorePlan) -> Result<()> {
-    eprint!("{}", describe(plan));
+fn agree(plan: &RestorePlan, is_cold: bool) -> Result<()> {
+    eprint!("{}", describe(plan, is_cold));
     let refused = |why: &str| {
         let what = format!(
             "restore {:?}: it would replace {} live collections or views",
@@ -105,7 +111,7 @@ fn agree(plan: &RestorePlan) -> Result<()> {
     }
 }
 
-fn describe(plan: &RestorePlan) -> String {
+fn describe(plan: &RestorePlan, is_cold: bool) -> String {
     let [documents, bytes] = figures(plan);
     let mut table = output::table(&["name", documents, bytes, "label", "what happens"], &[1, 2]);
     for item in &plan.items {
@@ -131,7 +137,8 @@ fn describe(plan: &RestorePlan) -> String {
         table.add_row([&left.name, NONE, NONE, NONE, &format!("is left as it is: {}", left.reason)]);
     }
     let (database, note) = (&plan.database, figures_note(plan));
-    format!("restore of {database:?} {from}\n{table}\n{note}{}", caveats(plan))
+    let waits = if is_cold { IN_COLD_STORAGE } else { "" };
+    format!("restore of {database:?} {from}\n{table}\n{note}{}{waits}", caveats(plan))
 }
 
 /// The headers of an item's figures. Of what is to be folded, they are the figures of what it is folded from.

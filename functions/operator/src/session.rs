@@ -4,8 +4,8 @@ use backup_aws::{
     DynamoCatalog, DynamoTimeline, KmsDataKeys, Machines, S3ObjectStore, Sdk, Stack, SystemClock,
 };
 use backup_core::Result;
-use backup_core::id::{OperationId, SourceName};
-use backup_core::operation::{Detail, Failure, Operation};
+use backup_core::id::{OperationId, RegionName, SourceName};
+use backup_core::operation::{Detail, Failure, Operation, Pipeline};
 use backup_core::ports::{Catalog, Clock};
 
 use crate::arguments::Arguments;
@@ -42,6 +42,28 @@ impl Session {
         })
     }
 
+    /// Who we are.
+    pub(crate) async fn user(&self) -> Result<String> {
+        self.sdk.caller().await
+    }
+
+    /// The region of the stack.
+    pub(crate) fn region(&self) -> Result<RegionName> {
+        self.sdk.region()?.parse()
+    }
+
+    /// The regions that are to hold copies.
+    pub(crate) fn replica_regions(&self) -> Result<Vec<RegionName>> {
+        let listed = self.stack.output("ReplicaRegions")?;
+        listed.split(',').filter(|name| !name.is_empty()).map(str::parse).collect()
+    }
+
+    /// How many bytes all backups may take; none for any number.
+    pub(crate) fn quota_bytes(&self) -> Result<Option<u64>> {
+        let told = self.stack.output("StorageQuotaBytes")?;
+        Ok(told.parse().ok().filter(|bytes| *bytes > 0))
+    }
+
     pub(crate) fn now_millis() -> u64 {
         SystemClock::without_deadline().now_millis()
     }
@@ -54,14 +76,17 @@ impl Session {
         detail: Detail,
     ) -> Result<(OperationId, String)> {
         let id = OperationId::generate(Self::now_millis())?;
-        let user = self.sdk.caller().await?;
+        let user = self.user().await?;
         let (database, collections) = (database.to_owned(), collections.to_vec());
         let operation = Operation::requested(id, self.source, database, collections, user, detail);
         let kind = operation.kind();
-        let machine = self.stack.output(match &operation.detail {
-            Detail::Backup(detail) if detail.folds => "SynthesizeMachine",
-            Detail::Backup(_) => "ProtectMachine",
-            Detail::Restore(_) => "RestoreMachine",
+        let machine = self.stack.output(match operation.pipeline() {
+            Pipeline::Protect => "ProtectMachine",
+            Pipeline::Synthesize => "SynthesizeMachine",
+            Pipeline::Replicate => "ReplicateMachine",
+            Pipeline::Restore => "RestoreMachine",
+            Pipeline::Drill => "DrillMachine",
+            Pipeline::Prune => "PruneMachine",
         })?;
         self.catalog.create_operation(&operation).await?;
         let started = self.machines.start(machine, kind, id).await;

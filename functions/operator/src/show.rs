@@ -3,22 +3,19 @@
 use backup_core::flows::{open_manifest, open_restore_plan};
 use backup_core::format::{Manifest, ManifestNamespace};
 use backup_core::id::OperationId;
-use backup_core::operation::{ChainProof, Detail, Operation, OperationKind, OperationState};
+use backup_core::operation::{
+    BackupDetail, ChainProof, Detail, Operation, OperationKind, OperationState, RestoreDetail,
+};
 use backup_core::plan::restore::RestorePlan;
 use backup_core::ports::Catalog;
 use backup_core::{Error, ErrorKind, Result};
 
+use crate::follow::waits_for_cold_storage;
 use crate::session::Session;
 use crate::{output, restore};
 
 pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
-    let operation = match session.catalog.operation(OperationKind::Backup, id).await {
-        Err(why) if why.kind() == ErrorKind::NotFound => {
-            let found = session.catalog.operation(OperationKind::Restore, id).await;
-            found.map_err(|why| if why.kind() == ErrorKind::NotFound { unknown(id) } else { why })?
-        }
-        found => found?,
-    };
+    let operation = find(session, id).await?;
     let (manifest, plan) = match &operation.detail {
         Detail::Backup(detail) if detail.manifest_sha256.is_some() => {
             (Some(open_manifest(&session.store, &session.keys, &operation).await?), None)
@@ -48,9 +45,47 @@ pub(crate) async fn run(session: &Session, id: OperationId) -> Result<()> {
     Ok(())
 }
 
-fn unknown(id: OperationId) -> Error {
-    Error::new(ErrorKind::NotFound, format!("show {id}: there is no such backup or restore"))
-        .hint("`nightsafe list` shows what there is")
+/// Of whatever kind it is.
+async fn find(session: &Session, id: OperationId) -> Result<Operation> {
+    for kind in OperationKind::ALL {
+        match session.catalog.operation(kind, id).await {
+            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+    }
+    Err(Error::new(ErrorKind::NotFound, format!("show {id}: there is no such backup or restore"))
+        .hint("`nightsafe list` shows what there is"))
+}
+
+/// How far a backup was verified, and what keeps it.
+fn kept(detail: &BackupDetail) -> String {
+    let mut text = String::new();
+    let levels: Vec<String> =
+        detail.levels.iter().map(|(level, at)| format!("{level} {}", output::time(*at))).collect();
+    if !levels.is_empty() {
+        text.push_str(&format!("  verified   {} (UTC)\n", levels.join(", ")));
+    }
+    for (region, copy) in &detail.replicas {
+        text.push_str(&format!(
+            "  copy       in {region} since {} UTC\n",
+            output::time(copy.completed_millis)
+        ));
+    }
+    if detail.locked_until_millis > 0 {
+        text.push_str(&format!("  locked     until {} UTC\n", output::time(detail.locked_until_millis)));
+    }
+    if detail.is_cold {
+        text.push_str("  storage    cold: a restore has to wait for hours\n");
+    }
+    if let Some(hold) = &detail.hold {
+        let since = output::time(hold.since_millis);
+        text.push_str(&format!("  held       since {since} UTC by {}: {}\n", hold.user, hold.reason));
+    }
+    if let Some(removal) = &detail.removal {
+        let marked = output::time(removal.marked_millis);
+        text.push_str(&format!("  removed    soon, marked at {marked} UTC: {}\n", removal.reason));
+    }
+    text
 }
 
 /// What the proof of the chain found, from an earlier backup, or by a later one.
@@ -67,6 +102,25 @@ fn proved(what: &str, proof: &ChainProof) -> String {
         }
     }
     text.push('\n');
+    text
+}
+
+/// What a restore brings back, and what it waits for.
+fn restored(operation: &Operation, detail: &RestoreDetail) -> String {
+    let mut text = String::new();
+    if let Some(at) = detail.at {
+        text.push_str(&format!("  to         {}\n", output::restore_time(at)));
+    }
+    if let Some(backup) = detail.backup {
+        text.push_str(&format!("  from       backup {backup}\n"));
+    }
+    let since = detail.thawing_since_millis.filter(|_| operation.state == OperationState::Requested);
+    if let Some(since) = since {
+        text.push_str(&format!("  now        {}\n", waits_for_cold_storage(since)));
+    }
+    for kept in &detail.kept_aside {
+        text.push_str(&format!("  kept aside {:?} as {:?}\n", kept.name, kept.aside));
+    }
     text
 }
 
@@ -108,17 +162,26 @@ fn head(operation: &Operation) -> String {
             if detail.manifest_sha256.is_some() {
                 text.push_str(&format!("  holds      {}\n", output::totals(&operation.totals)));
             }
+            text.push_str(&kept(detail));
         }
-        Detail::Restore(detail) => {
-            if let Some(at) = detail.at {
-                text.push_str(&format!("  to         {}\n", output::restore_time(at)));
-            }
+        Detail::Restore(detail) => text.push_str(&restored(operation, detail)),
+        Detail::Drill(detail) => {
             if let Some(backup) = detail.backup {
-                text.push_str(&format!("  from       backup {backup}\n"));
+                let place = detail.region.map(|region| format!(" in {region}")).unwrap_or_default();
+                text.push_str(&format!("  with       backup {backup}{place}\n"));
             }
-            for kept in &detail.kept_aside {
-                text.push_str(&format!("  kept aside {:?} as {:?}\n", kept.name, kept.aside));
-            }
+            let reached = detail.reached.map_or("nothing yet".to_owned(), |level| level.to_string());
+            text.push_str(&format!("  proved     {reached} of {}, {} chunks\n", detail.level, detail.chunks));
+        }
+        Detail::Prune(detail) => {
+            text.push_str(&format!(
+                "  did        {} kept, {} marked, {} removed ({}), {} locked\n",
+                detail.kept,
+                detail.marked,
+                detail.removed,
+                output::bytes(detail.freed_bytes),
+                detail.locked,
+            ));
         }
     }
     if let Some(failure) = operation.failure.as_ref().filter(|_| operation.state == OperationState::Failed) {

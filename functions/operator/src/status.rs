@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::Result;
+use backup_core::id::{OperationId, RegionName};
 use backup_core::operation::{Operation, OperationKind, OperationState};
 use backup_core::ports::{Catalog, Lease, Resource};
 
@@ -11,7 +12,7 @@ use crate::session::Session;
 use crate::windows::Restorable;
 
 /// Operations looked at.
-const LOOKED_AT_MAX: u32 = 1000;
+const LOOKED_AT_MAX: u32 = 10_000;
 /// The procedures promise a backup every 24 hours.
 const BACKUP_AGE_MILLIS_MAX: u64 = 24 * 3600 * 1000;
 
@@ -49,6 +50,10 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
             "lease_holder": lease.as_ref().map(|lease| lease.holder),
             "captured": restorable.captured(),
             "windows": restorable.windows.len(),
+            "stored_bytes": stored(session, &backups)?,
+            "quota_bytes": session.quota_bytes()?,
+            "replicas": session.replica_regions()?.iter().map(|region| (region.to_string(), newest_in(*region, &backups))).collect::<BTreeMap<_, _>>(),
+            "newest_drills": newest_drills(session).await?,
         });
         println!("{value}");
         return Ok(());
@@ -59,6 +64,10 @@ pub(crate) async fn run(session: &Session) -> Result<()> {
         println!("  {database}: {} {age} ago, {}", backup.id, output::totals(&backup.totals));
     }
     println!("{}", timeline(&restorable, now));
+    print!("{}", shelves(session, &backups)?);
+    for (level, at) in newest_drills(session).await? {
+        println!("drill: {level} proved {} ago", output::duration(now.saturating_sub(at)));
+    }
     print!("{}", activity(&backups, &restores, lease.as_ref()));
     Ok(())
 }
@@ -67,6 +76,63 @@ fn timeline(restorable: &Restorable, now_millis: u64) -> String {
     let growing = restorable.windows.iter().filter(|window| window.ended.is_none()).count();
     let windows = format!("{} windows, {growing} of them growing", restorable.windows.len());
     format!("timeline: {}; {windows}", restorable.reach(now_millis))
+}
+
+/// Bytes of backups in each region.
+fn stored(session: &Session, backups: &[Operation]) -> Result<BTreeMap<String, u64>> {
+    let mut bytes = BTreeMap::from([(session.region()?.to_string(), 0)]);
+    for backup in backups {
+        let Ok(detail) = backup.backup() else { continue };
+        if detail.manifest_sha256.is_some() {
+            *bytes.entry(session.region()?.to_string()).or_default() += backup.totals.stored_bytes;
+        }
+        for (region, copy) in &detail.replicas {
+            *bytes.entry(region.to_string()).or_default() += copy.stored_bytes;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The newest backup that a region has a complete copy of.
+fn newest_in(region: RegionName, backups: &[Operation]) -> Option<OperationId> {
+    let has_copy = |it: &&Operation| it.backup().is_ok_and(|detail| detail.replicas.contains_key(&region));
+    backups.iter().find(has_copy).map(|backup| backup.id) // they come newest first
+}
+
+fn shelves(session: &Session, backups: &[Operation]) -> Result<String> {
+    let stored = stored(session, backups)?;
+    let mut text = String::new();
+    for (region, bytes) in &stored {
+        text.push_str(&format!("stored: {} in {region}\n", output::bytes(*bytes)));
+    }
+    if let Some(quota) = session.quota_bytes()? {
+        let total: u64 = stored.values().sum();
+        text.push_str(&format!(
+            "quota: {} of {} ({} %)\n",
+            output::bytes(total),
+            output::bytes(quota),
+            total.saturating_mul(100) / quota
+        ));
+    }
+    for region in session.replica_regions()? {
+        match newest_in(region, backups) {
+            Some(newest) => text.push_str(&format!("copies: {region} has {newest}\n")),
+            None => text.push_str(&format!("copies: {region} has NONE\n")),
+        }
+    }
+    Ok(text)
+}
+
+/// When each level was last proved by a drill, in milliseconds since 1970 UTC.
+async fn newest_drills(session: &Session) -> Result<BTreeMap<String, u64>> {
+    let drills = session.catalog.operations(OperationKind::Drill, LOOKED_AT_MAX).await?;
+    let mut newest = BTreeMap::new();
+    for drill in drills.iter().filter(|it| it.state == OperationState::Done) {
+        if let (Some(reached), Some(at)) = (drill.drill()?.reached, drill.finished_millis) {
+            newest.entry(reached.to_string()).or_insert(at); // they come newest first
+        }
+    }
+    Ok(newest)
 }
 
 fn newest_verified(backups: &[Operation]) -> BTreeMap<&str, &Operation> {

@@ -13,7 +13,7 @@ use crate::output;
 use crate::session::Session;
 
 /// Backups looked at, as a restore does.
-const LOOKED_AT_MAX: u32 = 1000;
+const LOOKED_AT_MAX: u32 = 10_000;
 /// The procedures' objective for transaction logs.
 const AGE_MILLIS_MAX: u64 = 3600 * 1000;
 

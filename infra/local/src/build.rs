@@ -30,15 +30,15 @@ pub(crate) fn binaries() -> Result<PathBuf> {
     Ok(workspace().join(target).join("debug"))
 }
 
-/// A Lambda package: a zip with one executable file, `bootstrap`.
-pub(crate) fn package(bootstrap: &Path) -> Result<Vec<u8>> {
-    let binary = fs::read(bootstrap).with_context(|| format!("read {}", bootstrap.display()))?;
+/// A Lambda package: a zip with one executable file.
+pub(crate) fn package(binary: &Path, name: &str) -> Result<Vec<u8>> {
+    let content = fs::read(binary).with_context(|| format!("read {}", binary.display()))?;
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     // Stored, not deflated: the package stays on this machine.
     let executable = SimpleFileOptions::default()
         .unix_permissions(0o755)
         .compression_method(zip::CompressionMethod::Stored);
-    archive.start_file("bootstrap", executable)?;
-    archive.write_all(&binary)?;
+    archive.start_file(name, executable)?;
+    archive.write_all(&content)?;
     Ok(archive.finish()?.into_inner())
 }

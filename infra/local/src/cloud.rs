@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use aws_config::SdkConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::Deployment;
 use crate::mongod::{MongodOptions, Users, users};
 use crate::process::{Server, free_port};
 use crate::{aws, build, mongod, python};
@@ -23,11 +24,24 @@ pub struct CloudOptions {
     pub chunk_target_bytes: u64,
     /// The template's `Schedules`: whether steps are called by the clock, or only by hand.
     pub schedules: bool,
+    /// Whether the template is deployed in the other two regions as well.
+    pub regions: bool,
+    /// Whether there is a layer with `mongod`, on which samples are restored.
+    pub layer: bool,
+    /// Other parameters of the template.
+    pub parameters: Vec<(&'static str, &'static str)>,
 }
 
 impl Default for CloudOptions {
     fn default() -> Self {
-        Self { history_seconds: 300, chunk_target_bytes: 4 * 1024 * 1024, schedules: false }
+        Self {
+            history_seconds: 300,
+            chunk_target_bytes: 4 * 1024 * 1024,
+            schedules: false,
+            regions: false,
+            layer: false,
+            parameters: Vec::new(),
+        }
     }
 }
 
@@ -71,7 +85,15 @@ impl Cloud {
         let aws_port = free_port()?;
         let aws = aws::start(&python, directory, aws_port).await?;
         say("deploying the template");
-        deploy(aws_port, &binaries, &users(mongod_port, &password), options).await?;
+        let deployment = Deployment {
+            port: aws_port,
+            stack: STACK,
+            bootstrap: &binaries.join("bootstrap"),
+            mongod: &binary,
+            users: &users(mongod_port, &password),
+            options,
+        };
+        deployment.run().await?;
         let (Some(mongod), Some(aws)) = (mongod.keep(), aws.keep()) else { bail!("a server vanished") };
         let cloud =
             Self { directory: directory.clone(), binaries, password, mongod_port, mongod, aws_port, aws };
@@ -139,7 +161,13 @@ impl Cloud {
 
     /// The SDK's configuration for the local AWS.
     pub async fn sdk_config(&self) -> SdkConfig {
-        aws::configuration(self.aws_port).await
+        aws::configuration(self.aws_port, aws::REGION).await
+    }
+
+    /// The same for another region, the first or the second of them.
+    pub async fn sdk_config_elsewhere(&self, second: bool) -> SdkConfig {
+        let [first, other] = aws::OTHER_REGIONS;
+        aws::configuration(self.aws_port, if second { other } else { first }).await
     }
 
     /// The stack's name.
@@ -171,17 +199,6 @@ impl Cloud {
             self.directory.display(),
         )
     }
-}
-
-async fn deploy(aws_port: u16, binaries: &Path, users: &Users, options: &CloudOptions) -> Result<()> {
-    let deployment = aws::Deployment {
-        workspace: &build::workspace(),
-        package: build::package(&binaries.join("bootstrap"))?,
-        stack: STACK,
-        users,
-        options,
-    };
-    aws::deploy(&aws::configuration(aws_port).await, deployment).await
 }
 
 /// Removes what servers kept, and the description of the cloud.

@@ -7,6 +7,7 @@ pub mod mongod;
 mod aws;
 mod build;
 mod cloud;
+mod deploy;
 mod process;
 mod python;
 

@@ -30,6 +30,12 @@ enum Command {
         /// Let the schedules call their steps, as on AWS.
         #[arg(long)]
         schedules: bool,
+        /// Only in one region, not in three.
+        #[arg(long)]
+        one_region: bool,
+        /// Without the layer on which samples are restored.
+        #[arg(long)]
+        no_layer: bool,
     },
     /// Say whether it runs, and where.
     Status,
@@ -55,12 +61,19 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<()> {
     let directory: PathBuf = Cloud::default_directory();
     match command {
-        Command::Up { history_seconds, chunk_target_bytes, schedules } => {
+        Command::Up { history_seconds, chunk_target_bytes, schedules, one_region, no_layer } => {
             let cloud = if let Some(cloud) = Cloud::find(&directory) {
                 cloud
             } else {
                 Cloud::stop_in(&directory)?; // what is left of one that died
-                let options = CloudOptions { history_seconds, chunk_target_bytes, schedules };
+                let options = CloudOptions {
+                    history_seconds,
+                    chunk_target_bytes,
+                    schedules,
+                    regions: !one_region,
+                    layer: !no_layer,
+                    ..CloudOptions::default()
+                };
                 up(&directory, &options).await?
             };
             print!("{}\n{}", cloud.description(), cloud.exports());

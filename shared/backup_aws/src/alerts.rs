@@ -31,6 +31,7 @@ impl Alerts for SnsAlerts {
     async fn publish(&self, alert: &Alert) -> Result<()> {
         let (topic, severity) = match alert.severity {
             Severity::Info => (&self.mail_topic, "info"),
+            Severity::Warning => (&self.mail_topic, "warning"),
             Severity::High => (&self.page_topic, "high"),
             Severity::Critical => (&self.page_topic, "critical"),
         };

@@ -21,6 +21,9 @@ where
         Some((ErrorKind::Internal, _)) | None if status.is_some_and(|status| status >= 500) => {
             (ErrorKind::Transient, None)
         }
+        // The answer to a request for headers has no body that could tell more.
+        None if status == Some(403) => meaning("AccessDenied"),
+        None if status == Some(301) => meaning("PermanentRedirect"),
         Some(known) => known,
         None if matches!(error, SdkError::ConstructionFailure(_)) => (ErrorKind::Denied, Some(CREDENTIALS)),
         None => (ErrorKind::Transient, None),
@@ -32,6 +35,16 @@ where
         }
         None => DisplayErrorContext(&error).to_string(),
     };
+    shaped(kind, attempted, &why, hint)
+}
+
+/// A refusal that came inside an answer, as ours.
+pub(crate) fn refused(attempted: impl Into<String>, code: &str, message: &str) -> Error {
+    let (kind, hint) = meaning(code);
+    shaped(kind, attempted, &format!("{code}: {message}"), hint)
+}
+
+fn shaped(kind: ErrorKind, attempted: impl Into<String>, why: &str, hint: Option<&str>) -> Error {
     let why: String = why.chars().take(600).collect();
     let told = Error::new(kind, attempted).because(why);
     match hint {
@@ -53,6 +66,7 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
         | "ProvisionedThroughputExceededException"
         | "RequestLimitExceeded"
         | "TooManyRequestsException"
+        | "ExecutionLimitExceeded"
         | "LimitExceededException" => (ErrorKind::Throttled, None),
         "AccessDenied" | "AccessDeniedException" | "AuthorizationError" => {
             (ErrorKind::Denied, Some("the role lacks a permission; the message names it"))
@@ -69,8 +83,15 @@ fn meaning(code: &str) -> (ErrorKind, Option<&'static str>) {
                 "the KMS key is disabled or pending deletion: enable it, or nothing can be sealed or opened",
             ),
         ),
-        "NoSuchKey" | "NotFound" | "NotFoundException" | "StackNotFound" => (ErrorKind::NotFound, None),
-        "NoSuchBucket" | "ResourceNotFoundException" => {
+        "NoSuchKey" | "NoSuchVersion" | "NotFound" | "NotFoundException" | "StackNotFound" => {
+            (ErrorKind::NotFound, None)
+        }
+        "InvalidObjectState" | "ObjectNotInActiveTierError" => (
+            ErrorKind::Refused,
+            Some("it is in cold storage: a restore asks for it, and it comes hours later"),
+        ),
+        "PermanentRedirect" => (ErrorKind::Invalid, Some("the bucket is in another region than was named")),
+        "NoSuchBucket" | "ResourceNotFoundException" | "StateMachineDoesNotExist" => {
             (ErrorKind::Gone, Some("a resource of the stack is gone: deploy the template again"))
         }
         "InvalidCiphertextException" | "IncorrectKeyException" => (ErrorKind::Corrupt, None),
@@ -106,6 +127,8 @@ mod tests {
             ("AccessDenied", ErrorKind::Denied),
             ("DisabledException", ErrorKind::Denied),
             ("NoSuchKey", ErrorKind::NotFound),
+            ("InvalidObjectState", ErrorKind::Refused),
+            ("PermanentRedirect", ErrorKind::Invalid),
             ("InvalidCiphertextException", ErrorKind::Corrupt),
             ("InternalError", ErrorKind::Transient),
             ("ValidationException", ErrorKind::Internal),

@@ -15,6 +15,9 @@ use serde_json::Value;
 
 use crate::error::told;
 
+/// How a write is refused whose condition does not hold.
+pub(crate) const CONDITION_FAILED: &str = "ConditionalCheckFailedException";
+
 /// A row.
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
@@ -91,6 +94,16 @@ pub(crate) fn failed_conditions<R>(error: &SdkError<TransactWriteItemsError, R>)
             if failed.contains(&true) { failed } else { Vec::new() }
         }
         _ => Vec::new(),
+    }
+}
+
+/// Whether a transaction was refused because somebody else was writing one of its rows at that moment.
+pub(crate) fn met_another<R>(error: &SdkError<TransactWriteItemsError, R>) -> bool {
+    match error.as_service_error() {
+        Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+            cancelled.cancellation_reasons().iter().any(|reason| reason.code() == Some("TransactionConflict"))
+        }
+        _ => false,
     }
 }
 

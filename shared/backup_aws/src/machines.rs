@@ -1,13 +1,18 @@
 //! Starting executions of the state machines, and following them.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use aws_sdk_sfn::Client;
+use backup_core::format::ObjectKey;
 use backup_core::id::OperationId;
-use backup_core::operation::OperationKind;
+use backup_core::operation::{Operation, OperationKind, Pipeline};
+use backup_core::ports::Clock;
 use backup_core::{Error, ErrorKind, Result, ports};
+use serde_json::{Value, json};
 
 use crate::error::{code, told};
-use crate::sdk::Sdk;
+use crate::sdk::{Sdk, SystemClock};
 
 /// The state machines' service.
 #[derive(Clone, Debug)]
@@ -45,9 +50,12 @@ impl Machines {
     /// Starts the execution of an operation, which is told the id only; gives its ARN. `Conflict` if it was started
     /// before.
     pub async fn start(&self, machine: &str, kind: OperationKind, id: OperationId) -> Result<String> {
-        let name = format!("{kind}-{id}");
-        let input = serde_json::json!({ "operation": id }).to_string();
-        let start = self.client.start_execution().state_machine_arn(machine).name(&name).input(input);
+        self.start_named(machine, &format!("{kind}-{id}"), &json!({ "operation": id })).await
+    }
+
+    async fn start_named(&self, machine: &str, name: &str, input: &Value) -> Result<String> {
+        let start =
+            self.client.start_execution().state_machine_arn(machine).name(name).input(input.to_string());
         let started = start.send().await;
         started.map(|started| started.execution_arn).map_err(|why| match code(&why) {
             Some("ExecutionAlreadyExists") => {
@@ -105,36 +113,54 @@ impl Machines {
     }
 }
 
-/// The state machines of backups, for whoever starts one by itself.
+/// Copies of a backup may be started again after this time: those of a region that could not be reached are missing.
+const COPY_AGAIN_MILLIS: u64 = 2 * 3_600_000;
+
+/// The state machines of the stack, for whoever starts one by itself.
 #[derive(Clone, Debug)]
-pub struct BackupMachines {
+pub struct Pipelines {
     machines: Machines,
-    protect: String,
-    synthesize: String,
+    arns: HashMap<Pipeline, String>,
 }
 
-impl BackupMachines {
-    /// The state machines with these ARNs: of backups that read the source, and of those that are folded.
+impl Pipelines {
+    /// State machines by their ARNs. Those that are not needed may be missing, or empty.
     #[must_use]
-    pub fn new(sdk: &Sdk, protect: String, synthesize: String) -> Self {
-        Self { machines: Machines::new(sdk), protect, synthesize }
+    pub fn new(sdk: &Sdk, arns: impl IntoIterator<Item = (Pipeline, String)>) -> Self {
+        let arns = arns.into_iter().filter(|(_, arn)| !arn.is_empty()).collect();
+        Self { machines: Machines::new(sdk), arns }
     }
 
-    async fn start(&self, machine: &str, id: OperationId) -> Result<()> {
-        match self.machines.start(machine, OperationKind::Backup, id).await {
-            Err(why) if why.kind() != ErrorKind::Conflict => Err(why),
-            _ => Ok(()), // an operation has one execution, whoever started it
+    /// Whether there is a state machine for this pipeline.
+    #[must_use]
+    pub fn has(&self, pipeline: Pipeline) -> bool {
+        self.arns.contains_key(&pipeline)
+    }
+
+    /// Starts the execution of a pipeline for an operation; gives its ARN. `Conflict` if it was started before.
+    pub async fn begin(&self, pipeline: Pipeline, operation: &Operation) -> Result<String> {
+        let arn = self.arns.get(&pipeline).ok_or_else(|| {
+            let what = format!("start {pipeline:?} for {}: its state machine was not named", operation.id);
+            Error::new(ErrorKind::Internal, what)
+                .hint("the function was not deployed by this release's template")
+        })?;
+        if pipeline != Pipeline::Replicate {
+            return self.machines.start(arn, operation.kind(), operation.id).await;
         }
+        // The name of an execution is taken for months, so that of a later try has to differ.
+        let slot = SystemClock::without_deadline().now_millis() / COPY_AGAIN_MILLIS;
+        let name = format!("replication-{}-{slot}", operation.id);
+        let work = ObjectKey::BackupWork(operation.backup_place()?).to_path()?;
+        self.machines.start_named(arn, &name, &json!({ "operation": operation.id, "work_key": work })).await
     }
 }
 
 #[async_trait]
-impl ports::Machines for BackupMachines {
-    async fn start_backup(&self, id: OperationId) -> Result<()> {
-        self.start(&self.protect, id).await
-    }
-
-    async fn start_synthesis(&self, id: OperationId) -> Result<()> {
-        self.start(&self.synthesize, id).await
+impl ports::Machines for Pipelines {
+    async fn start(&self, pipeline: Pipeline, operation: &Operation) -> Result<()> {
+        match self.begin(pipeline, operation).await {
+            Err(why) if why.kind() != ErrorKind::Conflict => Err(why),
+            _ => Ok(()), // an operation has one execution, whoever started it
+        }
     }
 }

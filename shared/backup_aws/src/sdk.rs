@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use backup_core::id::RegionName;
 use backup_core::ports::Clock;
 use backup_core::{Error, ErrorKind, Result};
 
@@ -42,6 +43,13 @@ impl Sdk {
     #[must_use]
     pub const fn from_config(config: SdkConfig) -> Self {
         Self { config }
+    }
+
+    /// The same in another region.
+    #[must_use]
+    pub fn in_region(&self, region: RegionName) -> Self {
+        let region = Region::new(region.as_str().to_owned());
+        Self { config: self.config.to_builder().region(region).build() }
     }
 
     /// The region, which must be known.

@@ -4,6 +4,7 @@
 //! | `pk` | `sk` | is |
 //! |---|---|---|
 //! | `timeline#SOURCE` | `head` | how far the timeline is |
+//! | `timeline#SOURCE` | `replicated#REGION` | how far its copy in a region is |
 //! | `slice#SOURCE` | `FROM.SLICE` | one slice |
 //! | `break#SOURCE` | `FROM.TO` | one break of every database |
 //! | `break#SOURCE` | `FROM.TO#DATABASE` | one break of one database |
@@ -15,17 +16,23 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::TransactWriteItem;
-use backup_core::id::{ClusterTime, SourceName};
+use backup_core::id::{ClusterTime, RegionName, SourceName};
 use backup_core::ports::Timeline;
-use backup_core::timeline::{BREAKS_AT_ONCE_MAX, Break, SliceRecord, TimelineHead};
+use backup_core::timeline::{BREAKS_AT_ONCE_MAX, Break, ReplicatedTimeline, SliceRecord, TimelineHead};
 use backup_core::{Error, ErrorKind, Result};
 
-use crate::error::told;
-use crate::items::{Item, Replaces, Rows, failed_conditions, from_item, get, key, put, to_item};
+use crate::error::{code, told};
+use crate::items::{
+    CONDITION_FAILED, Item, Replaces, Rows, failed_conditions, from_item, get, key, number, put, to_item,
+};
 use crate::sdk::Sdk;
 
 /// Rows that are read at once: some hours of slices.
 const PAGE_ROWS_MAX: u32 = 100;
+/// Rows that a transaction takes.
+const ROWS_AT_ONCE_MAX: usize = 100;
+/// In the row of a copy beside what it says: how far it is, as a number that can be compared.
+const REACH: &str = "reach";
 
 /// The timeline of one source, in the catalog's table.
 #[derive(Clone, Debug)]
@@ -44,6 +51,10 @@ impl DynamoTimeline {
 
     fn head_key(&self) -> Item {
         key(format!("timeline#{}", self.source), "head".to_owned())
+    }
+
+    fn replicated_key(&self, region: RegionName) -> Item {
+        key(format!("timeline#{}", self.source), format!("replicated#{region}"))
     }
 
     fn slices_key(&self) -> String {
@@ -65,25 +76,36 @@ impl DynamoTimeline {
         put(&self.table, item, replaces, attempted)
     }
 
-    fn put_slice(&self, slice: &SliceRecord, attempted: &str) -> Result<TransactWriteItem> {
+    fn slice_key(&self, slice: &SliceRecord) -> Item {
+        key(self.slices_key(), format!("{}.{}", sortable(slice.from), slice.slice))
+    }
+
+    fn put_slice(
+        &self,
+        slice: &SliceRecord,
+        replaces: Replaces,
+        attempted: &str,
+    ) -> Result<TransactWriteItem> {
         let mut item = to_item(slice)?;
-        item.extend(key(self.slices_key(), format!("{}.{}", sortable(slice.from), slice.slice)));
-        put(&self.table, item, Replaces::Nothing, attempted)
+        item.extend(self.slice_key(slice));
+        put(&self.table, item, replaces, attempted)
     }
 
     /// A transaction refuses two writes of one row, so what is the same stretch of the same database is one.
     fn put_breaks(&self, breaks: &[Break], attempted: &str) -> Result<Vec<TransactWriteItem>> {
         let rows: BTreeMap<String, &Break> = breaks.iter().map(|it| (break_sk(it), it)).collect();
-        if rows.len() > BREAKS_AT_ONCE_MAX {
-            let what = format!("{attempted}: {} breaks at once, more than {BREAKS_AT_ONCE_MAX}", rows.len());
-            return Err(Error::new(ErrorKind::Internal, what));
-        }
         let writes = rows.into_iter().map(|(sk, it)| {
             let mut item = to_item(it)?;
             item.extend(key(self.breaks_key(), sk));
             put(&self.table, item, Replaces::Anything, attempted)
         });
         writes.collect()
+    }
+
+    /// A slice stands for one row only once, as a break does.
+    fn put_slices(&self, slices: &[SliceRecord], attempted: &str) -> Result<Vec<TransactWriteItem>> {
+        let rows: BTreeMap<_, &SliceRecord> = slices.iter().map(|it| ((it.from, it.slice), it)).collect();
+        rows.into_values().map(|it| self.put_slice(it, Replaces::Anything, attempted)).collect()
     }
 }
 
@@ -116,9 +138,15 @@ impl Timeline for DynamoTimeline {
         let moved = TimelineHead { revision: head.revision + 1, ..head.clone() };
         let mut writes = vec![self.put_head(&moved, Replaces::Revision(head.revision), attempted)?];
         if let Some(slice) = slice {
-            writes.push(self.put_slice(slice, attempted)?);
+            writes.push(self.put_slice(slice, Replaces::Nothing, attempted)?);
         }
-        writes.extend(self.put_breaks(breaks, attempted)?);
+        let breaks = self.put_breaks(breaks, attempted)?;
+        if breaks.len() > BREAKS_AT_ONCE_MAX {
+            let what =
+                format!("{attempted}: {} breaks at once, more than {BREAKS_AT_ONCE_MAX}", breaks.len());
+            return Err(Error::new(ErrorKind::Internal, what));
+        }
+        writes.extend(breaks);
         match self.client.transact_write_items().set_transact_items(Some(writes)).send().await {
             Ok(_) => Ok(()),
             Err(why) => Err(match failed_conditions(&why).as_slice() {
@@ -179,6 +207,65 @@ impl Timeline for DynamoTimeline {
             if next.is_none() {
                 return Ok(breaks);
             }
+        }
+    }
+
+    async fn forget_slice(&self, slice: &SliceRecord) -> Result<()> {
+        let delete =
+            self.client.delete_item().table_name(&self.table).set_key(Some(self.slice_key(slice))).send();
+        delete.await.map(|_| ()).map_err(|why| told("forget a slice of the timeline", why))
+    }
+
+    async fn bring_back(&self, head: &TimelineHead, slices: &[SliceRecord], breaks: &[Break]) -> Result<()> {
+        let attempted = "bring the timeline back";
+        let there_is_one = || {
+            Error::new(ErrorKind::Conflict, format!("{attempted}: there is one"))
+                .hint("it is brought back only where the table has none")
+        };
+        if self.head().await?.is_some() {
+            return Err(there_is_one());
+        }
+        let mut rows = self.put_slices(slices, attempted)?;
+        rows.extend(self.put_breaks(breaks, attempted)?);
+        for batch in rows.chunks(ROWS_AT_ONCE_MAX) {
+            let write = self.client.transact_write_items().set_transact_items(Some(batch.to_vec()));
+            write.send().await.map_err(|why| told(attempted, why))?;
+        }
+        // The head comes last: with it, everything is there.
+        let write = self.put_head(head, Replaces::Nothing, attempted)?;
+        match self.client.transact_write_items().transact_items(write).send().await {
+            Ok(_) => Ok(()),
+            Err(why) if failed_conditions(&why) == [true] => Err(there_is_one()),
+            Err(why) => Err(told(attempted, why)),
+        }
+    }
+
+    async fn replicated(&self, region: RegionName) -> Result<Option<ReplicatedTimeline>> {
+        let attempted = "look up how far the copy of the timeline is";
+        let item = get(&self.client, &self.table, self.replicated_key(region), attempted).await?;
+        item.map(|mut item| {
+            item.remove(REACH);
+            from_item(item, attempted)
+        })
+        .transpose()
+    }
+
+    async fn set_replicated(&self, region: RegionName, replicated: &ReplicatedTimeline) -> Result<()> {
+        let attempted = "note how far the copy of the timeline is";
+        let reach = number(replicated.to.to_u64());
+        let mut item = to_item(replicated)?;
+        item.extend(self.replicated_key(region));
+        item.insert(REACH.to_owned(), reach.clone());
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression(format!("attribute_not_exists(pk) OR {REACH} <= :reach"))
+            .expression_attribute_values(":reach", reach);
+        match put.send().await {
+            Err(why) if code(&why) != Some(CONDITION_FAILED) => Err(told(attempted, why)),
+            _ => Ok(()), // or it is further already
         }
     }
 }

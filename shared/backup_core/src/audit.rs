@@ -7,6 +7,11 @@ use sha2::{Digest, Sha256};
 
 use crate::operation::{Detail, Operation, OperationKind};
 
+/// The details that tell a record of what happened to a backup later from that of its end.
+const REMOVED: &str = "removed";
+const HOLD: &str = "hold";
+const RELEASED: &str = "released";
+
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,16 +65,68 @@ impl AuditRecord {
                 details.insert("full".into(), json!(detail.full));
                 details.insert("replaced".into(), json!(detail.kept_aside.len()));
             }
+            Detail::Drill(detail) => {
+                details.insert("drill".into(), json!(detail.level));
+                details.insert("backup".into(), json!(detail.backup));
+                details.insert("region".into(), json!(detail.region));
+                details.insert("reached".into(), json!(detail.reached));
+            }
+            Detail::Prune(detail) => {
+                details.insert("prune".into(), json!(detail));
+            }
         }
         if let Some(failure) = &operation.failure {
             details.insert("failure".into(), json!(failure));
         }
         Self {
-            operation: operation.kind(),
+            operation: audited_as(operation.kind()),
             timestamp: iso_8601(now_millis),
             user: operation.user.clone(),
             status,
             details,
+        }
+    }
+
+    /// The record of a backup that was removed at `now_millis`, and which rule let it go.
+    #[must_use]
+    pub fn removed(operation: &Operation, reason: &str, user: &str, now_millis: u64) -> Self {
+        Self::because(operation, REMOVED, reason, user, now_millis)
+    }
+
+    /// The record of a backup that `user` holds from `now_millis` on: it is not removed, whatever the rules say.
+    #[must_use]
+    pub fn held(operation: &Operation, reason: &str, user: &str, now_millis: u64) -> Self {
+        Self::because(operation, HOLD, reason, user, now_millis)
+    }
+
+    /// The record of a backup that `user` holds no more since `now_millis`.
+    #[must_use]
+    pub fn released(operation: &Operation, reason: &str, user: &str, now_millis: u64) -> Self {
+        Self::because(operation, RELEASED, reason, user, now_millis)
+    }
+
+    fn because(operation: &Operation, what: &str, reason: &str, user: &str, now_millis: u64) -> Self {
+        let mut record = Self::of(operation, AuditStatus::Success, now_millis);
+        user.clone_into(&mut record.user);
+        record.details.insert(what.to_owned(), json!(reason));
+        record
+    }
+
+    /// What happened to the operation, in a word that no other of its records has: how it ended and its removal happen
+    /// once, but it may be held and released any number of times.
+    #[must_use]
+    pub fn event(&self) -> String {
+        let is_of = |what: &str| self.details.contains_key(what);
+        if is_of(REMOVED) {
+            "removed".to_owned()
+        } else if is_of(HOLD) {
+            format!("held at {}", self.timestamp)
+        } else if is_of(RELEASED) {
+            format!("released at {}", self.timestamp)
+        } else if self.status == AuditStatus::Success {
+            "success".to_owned()
+        } else {
+            "failure".to_owned()
         }
     }
 
@@ -80,6 +137,14 @@ impl AuditRecord {
         hash.update(previous);
         hash.update(serde_json::to_vec(self).unwrap_or_default()); // strings and numbers only: it always serialises
         hex::encode(hash.finalize())
+    }
+}
+
+/// The procedures know two words: a drill is a restore, and what is removed are backups.
+const fn audited_as(kind: OperationKind) -> OperationKind {
+    match kind {
+        OperationKind::Backup | OperationKind::Prune => OperationKind::Backup,
+        OperationKind::Restore | OperationKind::Drill => OperationKind::Restore,
     }
 }
 
@@ -95,6 +160,8 @@ pub fn iso_8601(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::OperationId;
+    use crate::operation::{BackupDetail, Trigger};
 
     #[test]
     fn a_record_has_the_five_fields_of_the_procedures() {
@@ -112,5 +179,29 @@ mod tests {
         let edited = AuditRecord { status: AuditStatus::Failure, ..record.clone() };
         assert_ne!(record.link("a"), edited.link("a"));
         assert_ne!(record.link("a"), record.link("b"));
+    }
+
+    #[test]
+    fn each_event_of_a_backup_has_its_own_word() {
+        let (id, source) = (OperationId::from_bytes([1; 16]), "main".parse().unwrap());
+        let detail = Detail::Backup(BackupDetail::requested(Trigger::Manual, false));
+        let backup = Operation::requested(id, source, "crm".into(), Vec::new(), "ana".into(), detail);
+        let at = 1_795_312_807_042;
+        for (record, user, event) in [
+            (AuditRecord::of(&backup, AuditStatus::Success, at), "ana", "success"),
+            (AuditRecord::of(&backup, AuditStatus::Failure, at), "ana", "failure"),
+            (AuditRecord::removed(&backup, "daily ended 2026-11-29", "pruner", at), "pruner", "removed"),
+            (AuditRecord::held(&backup, "legal", "bo", at), "bo", "held at 2026-11-22T02:00:07.042Z"),
+            (AuditRecord::held(&backup, "legal", "bo", at + 1000), "bo", "held at 2026-11-22T02:00:08.042Z"),
+            (AuditRecord::released(&backup, "done", "bo", at), "bo", "released at 2026-11-22T02:00:07.042Z"),
+        ] {
+            assert_eq!((record.user.as_str(), record.event().as_str()), (user, event));
+            assert_eq!(record.operation, OperationKind::Backup, "{event}");
+            let read: AuditRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+            assert_eq!(read.event(), event, "as it is read from the table");
+        }
+        let held = AuditRecord::held(&backup, "legal", "bo", at);
+        assert_eq!(held.details.get("hold"), Some(&json!("legal")));
+        assert_eq!(held.details.get("id"), Some(&json!(id)));
     }
 }

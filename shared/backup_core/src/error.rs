@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Gone,
     /// Somebody else holds what is needed.
     Conflict,
+    /// Somebody else holds what is needed; its turn comes when that one is done.
+    Busy,
     /// Our lease was taken over: nothing more may be written.
     Fenced,
     /// A permission is missing, or credentials were refused.
@@ -51,7 +53,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Transient,
         Self::Throttled,
         Self::SnapshotLost,
@@ -60,6 +62,7 @@ impl ErrorKind {
         Self::NotFound,
         Self::Gone,
         Self::Conflict,
+        Self::Busy,
         Self::Fenced,
         Self::Denied,
         Self::Refused,
@@ -83,6 +86,7 @@ impl ErrorKind {
             Self::NotFound => "Nightsafe.NotFound",
             Self::Gone => "Nightsafe.Gone",
             Self::Conflict => "Nightsafe.Conflict",
+            Self::Busy => "Nightsafe.Busy",
             Self::Fenced => "Nightsafe.Fenced",
             Self::Denied => "Nightsafe.Denied",
             Self::Refused => "Nightsafe.Refused",
@@ -104,7 +108,7 @@ impl ErrorKind {
     /// Whether the same call may succeed when it is simply made again.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient | Self::Throttled | Self::SnapshotLost | Self::OutOfTime)
+        matches!(self, Self::Transient | Self::Throttled | Self::SnapshotLost | Self::OutOfTime | Self::Busy)
     }
 
     /// The exit code of the command line (documented in the README, stable).
@@ -122,7 +126,7 @@ impl ErrorKind {
             Self::Partial => 3,
             Self::Corrupt | Self::ValidationFailed => 4,
             Self::NotFound | Self::Gone => 5,
-            Self::Conflict | Self::Fenced => 6,
+            Self::Conflict | Self::Busy | Self::Fenced => 6,
             Self::Denied => 7,
             Self::Refused => 8,
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -25,8 +26,9 @@ macro_rules! serde_as_text {
         }
     };
 }
+pub(crate) use serde_as_text;
 
-/// One backup or one restore: 26 characters that sort by the time of the request.
+/// One operation (a backup, a restore, a drill, a run of the pruner): 26 characters that sort by the time of the request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OperationId(Ulid);
 
@@ -34,6 +36,20 @@ impl OperationId {
     /// A fresh id for a request made at `now_millis` (milliseconds since 1970 UTC).
     pub fn generate(now_millis: u64) -> Result<Self> {
         Ok(Self(random_ulid(now_millis)?))
+    }
+
+    /// The id of what a schedule asks for at `slot_millis` (milliseconds since 1970 UTC): whoever is told of the same
+    /// slot again comes to the same id. `what` tells apart what is asked for in the same slot.
+    #[must_use]
+    pub fn of_slot(slot_millis: u64, what: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in what {
+            hash.update((part.len() as u64).to_be_bytes()); // so that two parts are not one that looks alike
+            hash.update(part);
+        }
+        let (mut random, digest) = ([0_u8; 16], hash.finalize());
+        random.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        Self(Ulid::from_parts(slot_millis, u128::from_le_bytes(random)))
     }
 
     /// The sixteen bytes that stand in sealed objects.
@@ -140,14 +156,7 @@ impl SourceName {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        let length = self.padded.iter().position(|byte| *byte == 0).unwrap_or(Self::LENGTH_MAX);
-        std::str::from_utf8(self.padded.get(..length).unwrap_or_default()).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for SourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        unpadded(&self.padded)
     }
 }
 
@@ -155,27 +164,68 @@ impl FromStr for SourceName {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let fits = text.len() <= Self::LENGTH_MAX
-            && text.starts_with(|c: char| c.is_ascii_lowercase())
-            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-        let mut padded = [0; Self::LENGTH_MAX];
-        match padded.get_mut(..text.len()).filter(|_| fits) {
-            Some(place) => {
-                place.copy_from_slice(text.as_bytes());
-                Ok(Self { padded })
-            }
-            None => Err(Error::new(ErrorKind::Invalid, format!("read source name {:?}", shorten(text)))
-                .hint("1 to 40 of a-z, 0-9 and -, beginning with a letter")),
-        }
+        padded(text).map(|padded| Self { padded }).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, format!("read source name {:?}", shorten(text)))
+                .hint("1 to 40 of a-z, 0-9 and -, beginning with a letter")
+        })
     }
 }
 
-impl fmt::Display for SourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+/// An AWS region, such as `eu-west-1`: 1 to 32 of `a-z`, `0-9` and `-`, beginning with a letter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RegionName {
+    /// Its characters, then zeros.
+    padded: [u8; Self::LENGTH_MAX],
+}
+
+impl RegionName {
+    /// The longest name, in characters.
+    pub const LENGTH_MAX: usize = 32;
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        unpadded(&self.padded)
     }
 }
-serde_as_text!(SourceName);
+
+impl FromStr for RegionName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        padded(text).map(|padded| Self { padded }).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, format!("read region {:?}", shorten(text)))
+                .hint("a name such as eu-west-1")
+        })
+    }
+}
+
+/// A name of `a-z`, `0-9` and `-` that begins with a letter, and zeros behind it.
+fn padded<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let fits = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let mut padded = [0; N];
+    padded.get_mut(..text.len()).filter(|_| fits)?.copy_from_slice(text.as_bytes());
+    Some(padded)
+}
+
+fn unpadded(padded: &[u8]) -> &str {
+    let length = padded.iter().position(|byte| *byte == 0).unwrap_or(padded.len());
+    std::str::from_utf8(padded.get(..length).unwrap_or_default()).unwrap_or_default()
+}
+
+macro_rules! display_name {
+    ($($name:ty),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(self.as_str()) }
+        }
+        serde_as_text!($name);
+    )*};
+}
+display_name!(SourceName, RegionName);
 
 /// A MongoDB cluster time: seconds since 1970 UTC and an ordinal within the second. Written `SECONDS,ORDINAL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

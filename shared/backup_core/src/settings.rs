@@ -20,9 +20,6 @@ pub struct Settings {
     pub insert_workers: usize,
     /// How many bytes of changes a fold holds at a time; a range with more is folded in several passes.
     pub pending_bytes_max: u64,
-    /// How old the newest backup of a database may be before it is folded into a new one (the procedures' incremental
-    /// updates), in seconds.
-    pub folding_seconds: u32,
 }
 
 impl Settings {
@@ -56,7 +53,6 @@ impl Default for Settings {
             compress_workers: 2,
             insert_workers: 4,
             pending_bytes_max: 128 * MIB,
-            folding_seconds: 6 * 3600,
         }
     }
 }

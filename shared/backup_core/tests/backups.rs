@@ -184,7 +184,8 @@ async fn a_failure_is_told_once_audited_once_and_frees_the_lease() {
     let world = World::with_data();
     let id = world.request_backup(false).await;
     world.step(&Faults::none(), id, Step::TriggerBackup).await.unwrap();
-    let ports = raise_alert::Ports { catalog: &world.catalog, alerts: &world.alerts, clock: &world.clock };
+    let (catalog, alerts, clock) = (&world.catalog, &world.alerts, &world.clock);
+    let ports = raise_alert::Ports { catalog, alerts, bucket: Some((&world.store, &world.keys)), clock };
     for _ in 0..3 {
         raise_alert::run(ports, OperationKind::Backup, id, "States.Timeout", "too slow").await.unwrap();
     }
@@ -204,7 +205,8 @@ async fn a_refused_backup_does_not_wake_people_nor_end_the_one_that_runs() {
     let (first, second) = (world.request_backup(false).await, world.request_backup(false).await);
     world.step(&Faults::none(), first, Step::TriggerBackup).await.unwrap();
     world.step(&Faults::none(), second, Step::TriggerBackup).await.unwrap_err();
-    let ports = raise_alert::Ports { catalog: &world.catalog, alerts: &world.alerts, clock: &world.clock };
+    let (catalog, alerts, clock) = (&world.catalog, &world.alerts, &world.clock);
+    let ports = raise_alert::Ports { catalog, alerts, bucket: Some((&world.store, &world.keys)), clock };
     let told = Failure {
         step: "trigger-backup".into(),
         kind: ErrorKind::Conflict,

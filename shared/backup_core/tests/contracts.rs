@@ -14,13 +14,28 @@ async fn the_bucket_in_a_directory() {
 }
 
 #[tokio::test]
+async fn the_shelves_in_memory() {
+    let home = MemoryStore::default();
+    let other = home.in_another_region();
+    contract::listing(&home, &home).await;
+    contract::shelves(&home, &home, &home).await;
+    contract::cold_storage(&home, &home).await;
+    contract::copies(&home, &other, &other).await;
+}
+
+#[tokio::test]
 async fn the_key_service_in_memory() {
-    contract::data_keys(&MemoryKeys::default()).await;
+    let keys = MemoryKeys::default();
+    contract::data_keys(&keys).await;
+    contract::replica_keys(&keys, &keys.clone()).await;
 }
 
 #[tokio::test]
 async fn the_catalog_in_memory() {
     contract::catalog_rows(&MemoryCatalog::default()).await;
+    contract::catalog_ends(&MemoryCatalog::default()).await;
+    contract::catalog_notes(&MemoryCatalog::default()).await;
+    contract::catalog_watch(&MemoryCatalog::default()).await;
     contract::catalog_leases(&MemoryCatalog::default()).await;
     contract::catalog_audit(&MemoryCatalog::default()).await;
 }
@@ -28,4 +43,5 @@ async fn the_catalog_in_memory() {
 #[tokio::test]
 async fn the_timeline_in_memory() {
     contract::timeline(&MemoryTimeline::default()).await;
+    contract::timeline_comes_back(&MemoryTimeline::default()).await;
 }

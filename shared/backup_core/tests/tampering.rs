@@ -320,8 +320,8 @@ async fn another_key_opens_nothing() {
     let World { cluster, store, catalog, timeline, alerts, clock, .. } = &scene.world;
     for (of, named) in [(ObjectKind::Manifest, MANIFEST), (ObjectKind::Chunk, "/chunks/0-")] {
         let keys = &AnotherKey { keys: scene.world.keys.clone(), of };
-        let ports = verify_checksums::Ports { store, keys, catalog, clock };
-        let verified = verify_checksums::run(ports, scene.backup, EVERYTHING).await;
+        let ports = verify_checksums::Ports { store, keys, locks: store, catalog, clock };
+        let verified = verify_checksums::run(ports, World::policy().recent, scene.backup, EVERYTHING).await;
         refused("verify", verified, ErrorKind::Corrupt, &[named]);
 
         let (id, settings) = (scene.request_restore().await, World::settings());

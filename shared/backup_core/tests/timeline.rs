@@ -149,14 +149,14 @@ async fn history_that_is_lost_is_a_gap_and_a_new_base_starts_by_itself() {
     let told: Vec<_> = world.alerts.published().into_iter().map(|alert| alert.subject).collect();
     assert!(told.iter().any(|subject| subject.contains("timeline INTERRUPTED main")), "{told:?}");
 
-    let started = world.machines.started();
+    let started = world.machines.backups();
     assert_eq!(started.len(), 1, "a new base was started");
     let row = world.operation(OperationKind::Backup, started[0]).await;
     assert_eq!(row.database, DATABASE);
     world.carry_out(OperationKind::Backup, started[0]).await.unwrap();
     let after = change(&world, 21).await;
     world.capture().await.unwrap();
-    assert_eq!(world.machines.started().len(), 1, "one is enough");
+    assert_eq!(world.machines.backups().len(), 1, "one is enough");
 
     let why = restore_to(&world, RestoreTime::At(gap[2].0)).await.unwrap_err();
     assert_eq!(why.kind(), ErrorKind::NotFound);

@@ -1,5 +1,6 @@
 //! Connecting, with every secret kept out of errors.
 
+use std::path::Path;
 use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
@@ -36,7 +37,7 @@ impl Cluster {
         if uri.contains(|it: char| it.is_whitespace() || it.is_control()) {
             return Err(invalid()); // the driver would take a second line for a part of the first
         }
-        let mut options = ClientOptions::parse(uri).await.map_err(|_| invalid())?;
+        let options = ClientOptions::parse(uri).await.map_err(|_| invalid())?;
         if let Some(Tls::Enabled(tls)) = &options.tls
             && tls.allow_invalid_certificates == Some(true)
         {
@@ -47,12 +48,22 @@ impl Cluster {
             return Err(Error::new(ErrorKind::Refused, "connect without TLS")
                 .hint("add tls=true to the connection string (mongodb+srv:// has it by itself)"));
         }
+        Self::with(options).map_err(|_| invalid())
+    }
+
+    /// Prepares to connect to the server behind a socket of this machine; the first call connects.
+    pub(crate) fn at_socket(path: &Path) -> Result<Self> {
+        let address = ServerAddress::Unix { path: path.to_owned() };
+        let options = ClientOptions::builder().hosts(vec![address]).direct_connection(true).build();
+        Self::with(options).map_err(|why| told("prepare to connect to a socket", &why))
+    }
+
+    fn with(mut options: ClientOptions) -> mongodb::error::Result<Self> {
         options.app_name = Some("nightsafe".to_owned());
         options.server_selection_timeout = Some(Duration::from_secs(SELECTION_SECONDS));
         options.connect_timeout = Some(Duration::from_secs(CONNECT_SECONDS));
         options.max_pool_size = Some(CONNECTIONS_MAX);
-        let client = Client::with_options(options).map_err(|_| invalid())?;
-        Ok(Self { client })
+        Client::with_options(options).map(|client| Self { client })
     }
 
     pub(crate) fn database(&self, name: &str) -> Result<Database> {

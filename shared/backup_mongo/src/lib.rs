@@ -8,8 +8,10 @@ mod connection;
 mod error;
 mod metadata;
 mod reader;
+mod scratch;
 mod source;
 mod target;
 mod token;
 
 pub use connection::Cluster;
+pub use scratch::{NoScratch, OwnServer, VerificationCluster};

@@ -13,6 +13,8 @@ use crate::metadata::array;
 
 /// A command's own document may have 16 MiB and a little; a document of the largest size still fits alone.
 const INSERT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The server gives up counting before we give up waiting for it.
+const COUNT_MILLIS_MAX: i32 = 100_000;
 
 #[async_trait]
 impl Target for Cluster {
@@ -78,6 +80,32 @@ impl Target for Cluster {
             Err(why) if code_of(&why) != Some(code::NAMESPACE_NOT_FOUND) => Err(told(attempted, &why)),
             _ => Ok(()),
         }
+    }
+
+    async fn count(&self, database: &str, name: &str, filter: &RawDocumentBuf) -> Result<u64> {
+        let attempted = format!("count documents of {name:?}");
+        let command = rawdoc! {
+            "aggregate": name,
+            "pipeline": [{ "$match": filter.clone() }, { "$count": "documents" }],
+            "cursor": {},
+            "readConcern": { "level": "majority" },
+            "maxTimeMS": COUNT_MILLIS_MAX,
+        };
+        let reply = self.command(database, command, &attempted).await?;
+        counted(&reply).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, attempted).because("the server's answer is not understood")
+        })
+    }
+}
+
+/// What `$count` says: nothing at all where nothing matches.
+fn counted(reply: &Document) -> Option<u64> {
+    let batch = reply.get_document("cursor").ok()?.get_array("firstBatch").ok()?;
+    let Some(first) = batch.first() else { return Some(0) };
+    match first.as_document()?.get("documents")? {
+        Bson::Int32(count) => u64::try_from(*count).ok(),
+        Bson::Int64(count) => u64::try_from(*count).ok(),
+        _ => None,
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backup_core::alert::Alert;
-use backup_core::audit::{AuditRecord, AuditStatus};
+use backup_core::audit::AuditRecord;
 use backup_core::id::{Fence, OperationId};
-use backup_core::operation::{ChainProof, Failure, Operation, OperationKind, OperationState};
+use backup_core::operation::{BackupNote, Failure, Operation, OperationKind, OperationState, Pipeline};
 use backup_core::ports::{Alerts, Catalog, Lease, Machines, Resource};
+use backup_core::watch::WatchState;
 use backup_core::{Error, ErrorKind, Result};
 
 #[derive(Default)]
@@ -16,6 +17,7 @@ struct State {
     operations: HashMap<(OperationKind, OperationId), Operation>,
     leases: HashMap<Resource, (Fence, Option<Lease>)>,
     audit: Vec<(OperationId, AuditRecord)>,
+    watch: WatchState,
 }
 
 /// A catalog. Clones share it.
@@ -25,6 +27,11 @@ pub struct MemoryCatalog {
 }
 
 impl MemoryCatalog {
+    /// Loses everything, the audit trail as well.
+    pub fn clear(&self) {
+        *self.state.lock().unwrap() = State::default();
+    }
+
     /// Edits a row behind everybody's back.
     pub fn tamper(&self, kind: OperationKind, id: OperationId, edit: impl FnOnce(&mut Operation)) {
         edit(self.state.lock().unwrap().operations.get_mut(&(kind, id)).unwrap());
@@ -96,11 +103,22 @@ impl Catalog for MemoryCatalog {
         Ok(())
     }
 
-    async fn record_proof(&self, id: OperationId, proof: &ChainProof) -> Result<()> {
+    async fn note(&self, id: OperationId, note: &BackupNote) -> Result<Operation> {
         let mut state = self.state.lock().unwrap();
         let missing = || Error::new(ErrorKind::NotFound, format!("look up {id}"));
         let row = state.operations.get_mut(&(OperationKind::Backup, id)).ok_or_else(missing)?;
-        row.backup_mut()?.proved_by = Some(*proof);
+        note.apply(row.backup_mut()?);
+        row.revision += 1;
+        Ok(row.clone())
+    }
+
+    async fn forget(&self, operation: &Operation) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let key = (operation.kind(), operation.id);
+        if state.operations.get(&key).is_some_and(|row| row.revision != operation.revision) {
+            return Err(Error::new(ErrorKind::Transient, "forget: another step wrote it"));
+        }
+        state.operations.remove(&key);
         Ok(())
     }
 
@@ -169,8 +187,7 @@ impl Catalog for MemoryCatalog {
 
     async fn append_audit(&self, id: OperationId, record: &AuditRecord) -> Result<()> {
         let mut state = self.state.lock().unwrap();
-        let status = |status: AuditStatus| matches!(status, AuditStatus::Success);
-        if !state.audit.iter().any(|(of, it)| *of == id && status(it.status) == status(record.status)) {
+        if !state.audit.iter().any(|(of, it)| *of == id && it.event() == record.event()) {
             state.audit.push((id, record.clone()));
         }
         Ok(())
@@ -180,6 +197,19 @@ impl Catalog for MemoryCatalog {
         let state = self.state.lock().unwrap();
         let newest_first = state.audit.iter().rev().map(|(_, record)| record.clone());
         Ok(newest_first.take(usize::try_from(count_max).unwrap()).collect())
+    }
+
+    async fn watch_state(&self) -> Result<WatchState> {
+        Ok(self.state.lock().unwrap().watch.clone())
+    }
+
+    async fn set_watch_state(&self, watch: &WatchState) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if state.watch.revision != watch.revision {
+            return Err(Error::new(ErrorKind::Transient, "note what was told: another run wrote it"));
+        }
+        state.watch = WatchState { revision: watch.revision + 1, ..watch.clone() };
+        Ok(())
     }
 }
 
@@ -208,27 +238,31 @@ impl Alerts for MemoryAlerts {
 /// The state machines: what was to be started. Clones share it.
 #[derive(Clone, Default)]
 pub struct MemoryMachines {
-    started: Arc<Mutex<Vec<OperationId>>>,
+    started: Arc<Mutex<Vec<(Pipeline, OperationId)>>>,
 }
 
 impl MemoryMachines {
-    /// The backups that were started, each once.
+    /// The backups that were started, in order.
     #[must_use]
-    pub fn started(&self) -> Vec<OperationId> {
+    pub fn backups(&self) -> Vec<OperationId> {
+        let is_backup =
+            |it: &(Pipeline, OperationId)| matches!(it.0, Pipeline::Protect | Pipeline::Synthesize);
+        self.started().into_iter().filter(is_backup).map(|(_, id)| id).collect()
+    }
+
+    /// What was started, each once, in order.
+    #[must_use]
+    pub fn started(&self) -> Vec<(Pipeline, OperationId)> {
         self.started.lock().unwrap().clone()
     }
 }
 
 #[async_trait]
 impl Machines for MemoryMachines {
-    async fn start_synthesis(&self, id: OperationId) -> Result<()> {
-        self.start_backup(id).await
-    }
-
-    async fn start_backup(&self, id: OperationId) -> Result<()> {
+    async fn start(&self, pipeline: Pipeline, operation: &Operation) -> Result<()> {
         let mut started = self.started.lock().unwrap();
-        if !started.contains(&id) {
-            started.push(id);
+        if !started.contains(&(pipeline, operation.id)) {
+            started.push((pipeline, operation.id));
         }
         Ok(())
     }

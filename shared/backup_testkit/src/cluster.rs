@@ -404,4 +404,17 @@ impl Target for MemoryCluster {
         self.state.lock().unwrap().drop_namespace(name);
         Ok(())
     }
+
+    async fn count(&self, _database: &str, name: &str, filter: &RawDocumentBuf) -> Result<u64> {
+        let contents = self.contents();
+        let matches = |document: &&Bytes| {
+            let document = RawDocument::from_bytes(document).unwrap();
+            filter.iter().all(|field| {
+                let (key, value) = field.unwrap();
+                document.get(key).unwrap() == Some(value)
+            })
+        };
+        let found = contents.get(name).map_or(0, |all| all.iter().filter(matches).count());
+        Ok(u64::try_from(found).unwrap())
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use backup_core::format::ObjectKey;
-use backup_core::ports::{ObjectStore, PutOutcome, Upload};
+use backup_core::ports::{Locks, ObjectStore, PutOutcome, Upload};
 use backup_core::{Error, ErrorKind, Result};
 use bytes::Bytes;
 
@@ -77,6 +77,15 @@ impl ObjectStore for DirectoryStore {
         self.put(to, object).await
     }
 
+    async fn stored_sha256(&self, _key: ObjectKey) -> Result<Option<[u8; 32]>> {
+        Ok(None)
+    }
+
+    async fn store_millis(&self) -> Result<u64> {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Ok(u64::try_from(now.unwrap().as_millis()).unwrap())
+    }
+
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>> {
         match fs::metadata(self.path(key)?) {
             Ok(found) => Ok(Some(found.len())),
@@ -104,5 +113,13 @@ impl Upload for DirectoryUpload {
 
     async fn abort(self: Box<Self>) {
         let _ = fs::remove_file(&self.part);
+    }
+}
+
+/// Nothing locks a directory.
+#[async_trait]
+impl Locks for DirectoryStore {
+    async fn lock(&self, _key: ObjectKey, _until_millis: u64) -> Result<()> {
+        Ok(())
     }
 }

@@ -20,6 +20,8 @@ mod cluster;
 mod directory;
 mod event;
 mod faults;
+mod scratch;
+mod shelves;
 mod store;
 mod timeline;
 
@@ -27,5 +29,6 @@ pub use catalog::{MemoryAlerts, MemoryCatalog, MemoryMachines};
 pub use cluster::MemoryCluster;
 pub use directory::DirectoryStore;
 pub use faults::{Faults, Faulty};
+pub use scratch::MemoryScratch;
 pub use store::{MemoryKeys, MemoryStore, TestClock};
 pub use timeline::MemoryTimeline;

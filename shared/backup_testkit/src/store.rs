@@ -10,15 +10,73 @@ use backup_core::ports::{Clock, DataKey, DataKeys, ObjectStore, PutOutcome, Uplo
 use backup_core::seal::MessageKey;
 use backup_core::{Error, ErrorKind, Result};
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
+
+/// What a bucket keeps besides its objects.
+#[derive(Default)]
+pub(crate) struct Settings {
+    /// Until when objects are locked, in milliseconds since 1970 UTC.
+    pub(crate) locked: BTreeMap<String, u64>,
+    /// Objects in cold storage, and whether they were asked for.
+    pub(crate) cold: BTreeMap<String, bool>,
+    /// Whether nobody reaches it.
+    pub(crate) is_down: bool,
+}
 
 /// A bucket. Clones share it.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
-    objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    pub(crate) objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
+    pub(crate) settings: Arc<Mutex<Settings>>,
+    pub(crate) clock: TestClock,
+    /// The bucket that objects are brought from.
+    pub(crate) home: Option<Box<MemoryStore>>,
 }
 
 impl MemoryStore {
+    /// A bucket that judges locks by this clock.
+    #[must_use]
+    pub fn with_clock(clock: &TestClock) -> Self {
+        Self { clock: clock.clone(), ..Self::default() }
+    }
+
+    /// The bucket of another region, into which objects of this one are brought.
+    #[must_use]
+    pub fn in_another_region(&self) -> Self {
+        Self { home: Some(Box::new(self.clone())), ..Self::with_clock(&self.clock) }
+    }
+
+    /// Makes it unreachable, or reachable again.
+    pub fn set_down(&self, is_down: bool) {
+        self.settings.lock().unwrap().is_down = is_down;
+    }
+
+    /// Until when each object is locked, in milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn locked(&self) -> BTreeMap<String, u64> {
+        self.settings.lock().unwrap().locked.clone()
+    }
+
+    /// The objects in cold storage that nobody has asked for.
+    #[must_use]
+    pub fn frozen(&self) -> Vec<String> {
+        let settings = self.settings.lock().unwrap();
+        settings.cold.iter().filter(|(_, asked)| !**asked).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Lets what was asked for arrive.
+    pub fn let_thaw(&self) {
+        self.settings.lock().unwrap().cold.retain(|_, asked| !*asked);
+    }
+
+    pub(crate) fn reach(&self) -> Result<()> {
+        if self.settings.lock().unwrap().is_down {
+            return Err(Error::new(ErrorKind::Transient, "reach the bucket: the region is down"));
+        }
+        Ok(())
+    }
+
     /// Every key with its object.
     #[must_use]
     pub fn objects(&self) -> BTreeMap<String, Bytes> {
@@ -35,12 +93,16 @@ impl MemoryStore {
         self.objects.lock().unwrap().remove(path);
     }
 
-    fn find(&self, key: ObjectKey) -> Result<Option<Bytes>> {
+    pub(crate) fn find(&self, key: ObjectKey) -> Result<Option<Bytes>> {
+        self.reach()?;
         Ok(self.objects.lock().unwrap().get(&key.to_path()?).cloned())
     }
 
     fn get_existing(&self, key: ObjectKey) -> Result<Bytes> {
         let path = key.to_path()?;
+        if self.settings.lock().unwrap().cold.contains_key(&path) {
+            return Err(Error::new(ErrorKind::Refused, format!("get {path}: it is in cold storage")));
+        }
         self.find(key)?.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("get {path}")))
     }
 }
@@ -48,11 +110,13 @@ impl MemoryStore {
 #[async_trait]
 impl ObjectStore for MemoryStore {
     async fn put(&self, key: ObjectKey, body: Bytes) -> Result<()> {
+        self.reach()?;
         self.objects.lock().unwrap().insert(key.to_path()?, body);
         Ok(())
     }
 
     async fn put_if_absent(&self, key: ObjectKey, body: Bytes) -> Result<PutOutcome> {
+        self.reach()?;
         let mut objects = self.objects.lock().unwrap();
         let path = key.to_path()?;
         if objects.contains_key(&path) {
@@ -90,6 +154,17 @@ impl ObjectStore for MemoryStore {
 
     async fn size(&self, key: ObjectKey) -> Result<Option<u64>> {
         Ok(self.find(key)?.map(|body| u64::try_from(body.len()).unwrap()))
+    }
+
+    async fn stored_sha256(&self, key: ObjectKey) -> Result<Option<[u8; 32]>> {
+        // Of every other object, as if S3 had been given the others with another checksum.
+        let body = self.find(key)?.filter(|body| body.len() % 2 == 0);
+        Ok(body.map(|body| Sha256::digest(&body).into()))
+    }
+
+    async fn store_millis(&self) -> Result<u64> {
+        self.reach()?;
+        Ok(self.clock.now_millis())
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use backup_core::id::{Attempt, ClusterTime};
+use backup_core::id::{Attempt, ClusterTime, RegionName};
 use backup_core::ports::Timeline;
-use backup_core::timeline::{BREAKS_AT_ONCE_MAX, Break, SliceRecord, TimelineHead};
+use backup_core::timeline::{BREAKS_AT_ONCE_MAX, Break, ReplicatedTimeline, SliceRecord, TimelineHead};
 use backup_core::{Error, ErrorKind, Result};
 
 /// What a break is known by: its stretch, and its database.
@@ -17,6 +17,7 @@ struct State {
     head: Option<TimelineHead>,
     slices: BTreeMap<(ClusterTime, Attempt), SliceRecord>,
     breaks: BTreeMap<BreakKey, Break>,
+    replicated: BTreeMap<RegionName, ReplicatedTimeline>,
 }
 
 /// The timeline of one source. Clones share it.
@@ -26,6 +27,11 @@ pub struct MemoryTimeline {
 }
 
 impl MemoryTimeline {
+    /// Loses everything.
+    pub fn clear(&self) {
+        *self.state.lock().unwrap() = State::default();
+    }
+
     /// Edits the row of the slice that begins at `from` behind everybody's back.
     pub fn tamper(&self, from: ClusterTime, edit: impl FnOnce(&mut SliceRecord)) {
         let mut state = self.state.lock().unwrap();
@@ -77,5 +83,34 @@ impl Timeline for MemoryTimeline {
 
     async fn breaks(&self) -> Result<Vec<Break>> {
         Ok(self.state.lock().unwrap().breaks.values().cloned().collect())
+    }
+
+    async fn forget_slice(&self, slice: &SliceRecord) -> Result<()> {
+        self.state.lock().unwrap().slices.remove(&(slice.from, slice.slice));
+        Ok(())
+    }
+
+    async fn bring_back(&self, head: &TimelineHead, slices: &[SliceRecord], breaks: &[Break]) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if state.head.is_some() {
+            return Err(Error::new(ErrorKind::Conflict, "bring the timeline back: there is one"));
+        }
+        state.slices = slices.iter().map(|it| ((it.from, it.slice), it.clone())).collect();
+        state.breaks = breaks.iter().map(|it| ((it.from, it.to, it.database.clone()), it.clone())).collect();
+        state.head = Some(head.clone());
+        Ok(())
+    }
+
+    async fn replicated(&self, region: RegionName) -> Result<Option<ReplicatedTimeline>> {
+        Ok(self.state.lock().unwrap().replicated.get(&region).copied())
+    }
+
+    async fn set_replicated(&self, region: RegionName, replicated: &ReplicatedTimeline) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let is_behind = state.replicated.get(&region).is_some_and(|old| old.to > replicated.to);
+        if !is_behind {
+            state.replicated.insert(region, *replicated);
+        }
+        Ok(())
     }
 }

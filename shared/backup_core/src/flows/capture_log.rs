@@ -78,7 +78,7 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, source: SourceName, call
     };
     match done {
         Ok(()) if caller == Caller::Backup => Ok(()),
-        Ok(()) => super::upkeep::start_wanted(ports, settings, source).await,
+        Ok(()) => super::upkeep::start_wanted(ports, source).await,
         Err(why) => {
             tell_lag(ports, source, &why).await?;
             Err(why)
@@ -296,6 +296,7 @@ impl Capture<'_> {
         slice: Option<&SliceRecord>,
         breaks: &[Break],
     ) -> Result<bool> {
+        super::record::keep_breaks(self.ports.store, self.ports.keys, self.source, breaks).await?;
         let moved = self.ports.timeline.advance(&next, slice, breaks).await;
         let newest = self
             .ports

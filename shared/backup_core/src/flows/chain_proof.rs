@@ -5,7 +5,7 @@ use crate::alert::Alert;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Manifest, ObjectKey, Opened, ProvedChunks};
 use crate::id::{ClusterTime, OperationId};
-use crate::operation::{ChainProof, Operation, OperationKind};
+use crate::operation::{BackupNote, ChainProof, Operation, OperationKind};
 use crate::ports::Timeline;
 use crate::timeline::{Break, BreakReason};
 
@@ -51,7 +51,11 @@ pub(super) async fn conclude(
     if proof.different > 0 {
         interrupt(ports, operation, base).await?;
     }
-    ports.catalog.record_proof(base, &ChainProof { with: operation.id, ..proof }).await?;
+    let note = BackupNote::ProvedBy(ChainProof { with: operation.id, ..proof });
+    match super::record::note(ports.store, ports.keys, ports.catalog, base, &note).await {
+        Err(why) if why.kind() == ErrorKind::NotFound => {} // it was removed since
+        noted => drop(noted?),
+    }
     Ok(Some(proof))
 }
 
@@ -84,6 +88,8 @@ async fn interrupt(ports: Ports<'_>, operation: &Operation, base: OperationId) -
         reason: BreakReason::NotProved,
         noticed_millis: ports.clock.now_millis(),
     };
+    let (store, keys) = (ports.store, ports.keys);
+    super::record::keep_breaks(store, keys, operation.source, std::slice::from_ref(&stretch)).await?;
     add(ports.timeline, stretch).await
 }
 

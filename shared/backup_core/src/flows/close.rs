@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
-use serde::Serialize;
-
-use crate::audit::{AuditRecord, AuditStatus, iso_8601};
+use crate::alert::Alert;
+use crate::audit::{AuditRecord, AuditStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Consistency, ObjectKey, VerifiedChunks, WorkItem, read_work_items};
-use crate::id::{ClusterTime, OperationId};
-use crate::namespace::Label;
-use crate::operation::{ChainProof, OperationKind, OperationState, Totals};
-use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Timeline};
+use crate::format::{
+    BackupPlace, Manifest, ObjectKey, Opened, Sampled, VerifiedChunks, WorkItem, read_work_items,
+};
+use crate::id::OperationId;
+use crate::operation::{BackupNote, Operation, OperationKind, OperationState, Pipeline};
+use crate::ports::{Alerts, Catalog, Clock, DataKeys, Locks, Machines, ObjectStore, Timeline};
+use crate::report::IntegrityReport;
+use crate::retention::Period;
 
 /// Work items are short lines; 32,768 of them are below 2 MiB.
 const WORK_BYTES_MAX: u64 = 16 * crate::settings::MIB;
@@ -38,87 +39,106 @@ pub struct Ports<'a> {
     pub catalog: &'a dyn Catalog,
     /// The timeline.
     pub timeline: &'a dyn Timeline,
+    /// The bucket's locks.
+    pub locks: &'a dyn Locks,
+    /// The state machines, to start the copies in other regions.
+    pub machines: &'a dyn Machines,
     /// The channels to people.
     pub alerts: &'a dyn Alerts,
     /// The clock.
     pub clock: &'a dyn Clock,
 }
 
-/// The integrity report beside the manifest. It has no names.
-#[derive(Debug, Serialize)]
-struct IntegrityReport {
-    backup: OperationId,
-    cluster_time: ClusterTime,
-    consistency: Consistency,
-    totals: Totals,
-    namespaces_exact: usize,
-    namespaces_fuzzy: usize,
-    namespaces_base_only: usize,
-    namespaces_not_captured: usize,
-    manifest_sha256: Option<String>,
-    chunks_verified: usize,
-    chain_proof: Option<ChainProof>,
-    verified_at: String,
-}
-
-impl IntegrityReport {
-    fn to_json(&self) -> Result<Bytes> {
-        let json = serde_json::to_vec(self);
-        json.map(Bytes::from).map_err(|why| Error::new(ErrorKind::Internal, "write JSON").because(why))
-    }
+/// What a backup that ends well is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// How long its objects are locked at least.
+    pub lock: Period,
+    /// Whether it is copied to other regions.
+    pub replicate: bool,
 }
 
 /// Runs the step for backup `id`.
-pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
+pub async fn run(ports: Ports<'_>, commit: Commit, id: OperationId) -> Result<()> {
     let mut operation = ports.catalog.operation(OperationKind::Backup, id).await?;
-    let now = ports.clock.now_millis();
     if operation.state == OperationState::Sealed {
-        let place = operation.backup_place()?;
-        let opened = super::open_manifest_and_key(ports.store, ports.keys, &operation).await?;
-        let manifest = &opened.value;
-        let mut verified = HashSet::new();
-        for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
-            let key = ObjectKey::Verified(place, item.first);
-            let found: VerifiedChunks = super::read_evidence(ports.store, &opened.evidence, key).await?;
-            verified.extend(found.ordinals);
-        }
-        if let Some((_, chunk)) = manifest.chunks().find(|(_, chunk)| !verified.contains(&chunk.ordinal)) {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                format!("close backup {id}: nothing shows that chunk {} was verified", chunk.ordinal),
-            ));
-        }
-        let labelled = |label| manifest.namespaces.iter().filter(|it| it.label == label).count();
-        let proof = super::chain_proof::conclude(ports, &operation, &opened).await?;
-        let report = IntegrityReport {
-            backup: id,
-            cluster_time: manifest.cluster_time,
-            consistency: manifest.consistency,
-            totals: manifest.totals(),
-            namespaces_exact: labelled(Label::Exact),
-            namespaces_fuzzy: labelled(Label::Fuzzy),
-            namespaces_base_only: labelled(Label::BaseOnly),
-            namespaces_not_captured: labelled(Label::NotCaptured),
-            manifest_sha256: operation.backup()?.manifest_sha256.clone(),
-            chunks_verified: verified.len(),
-            chain_proof: proof,
-            verified_at: iso_8601(now),
-        };
-        ports.store.put(ObjectKey::BackupReport(place), report.to_json()?).await?;
-        // Those of the manifest that is stored: a doubled `seal-backup` may have had another one in mind.
-        operation.totals = manifest.totals();
-        operation.backup_mut()?.consistency = Some(manifest.consistency);
-        operation.backup_mut()?.lost = manifest.lost();
-        operation.backup_mut()?.proof = proof;
-        operation.state = OperationState::Verified;
-        operation.finished_millis = Some(now);
-        operation.failure = None;
-        ports.catalog.update_operation(&mut operation).await?;
+        end_well(ports, commit, &mut operation).await?;
     }
     if operation.state != OperationState::Verified {
         return Err(Error::new(ErrorKind::Internal, format!("close backup {id}: it is {}", operation.state)));
     }
-    let finished = operation.finished_millis.unwrap_or(now);
+    super::record::keep(ports.store, ports.keys, ports.catalog, OperationKind::Backup, id).await?;
+    let finished = operation.finished_millis.unwrap_or_else(|| ports.clock.now_millis());
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
-    ports.catalog.release_lease(&operation.resource(), id).await
+    ports.catalog.release_lease(&operation.resource(), id).await?;
+    if commit.replicate {
+        ports.machines.start(Pipeline::Replicate, &operation).await?;
+    }
+    Ok(())
+}
+
+async fn end_well(ports: Ports<'_>, commit: Commit, operation: &mut Operation) -> Result<()> {
+    let (id, place, now) = (operation.id, operation.backup_place()?, ports.clock.now_millis());
+    let opened = super::open_manifest_and_key(ports.store, ports.keys, operation).await?;
+    let manifest = &opened.value;
+    let mut verified = HashSet::new();
+    for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
+        let key = ObjectKey::Verified(place, item.first);
+        let found: VerifiedChunks = super::read_evidence(ports.store, &opened.evidence, key).await?;
+        verified.extend(found.ordinals);
+    }
+    if let Some((_, chunk)) = manifest.chunks().find(|(_, chunk)| !verified.contains(&chunk.ordinal)) {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("close backup {id}: nothing shows that chunk {} was verified", chunk.ordinal),
+        ));
+    }
+    let proof = super::chain_proof::conclude(ports, operation, &opened).await?;
+    let sample = sampled(ports.store, &opened, place).await?;
+    match &sample {
+        None => ports.alerts.publish(&Alert::sample_not_taken(operation)).await?,
+        Some(Sampled { checks_failed: Some(why), .. }) => {
+            ports.alerts.publish(&Alert::checks_not_passed(operation, why)).await?;
+        }
+        Some(_) => {}
+    }
+    let report = IntegrityReport::of(operation, manifest, verified.len(), proof, sample, now)?;
+    ports.store.put(ObjectKey::BackupReport(place), report.to_json()?).await?;
+    ports.store.put(ObjectKey::BackupPage(place), report.to_html()).await?;
+    let locked_until = lock_end(commit.lock, id, now);
+    if locked_until > now {
+        for key in [ObjectKey::Manifest, ObjectKey::BackupReport, ObjectKey::BackupPage] {
+            ports.locks.lock(key(place), locked_until).await?;
+        }
+    }
+    // Those of the manifest that is stored: a doubled `seal-backup` may have had another one in mind.
+    operation.totals = manifest.totals();
+    operation.state = OperationState::Verified;
+    operation.finished_millis = Some(now);
+    operation.failure = None;
+    let detail = operation.backup_mut()?;
+    detail.consistency = Some(manifest.consistency);
+    detail.lost = manifest.lost();
+    detail.proof = proof;
+    BackupNote::Proved(report.levels, now).apply(detail);
+    BackupNote::Locked(locked_until).apply(detail);
+    ports.catalog.update_operation(operation).await
+}
+
+/// Until when a backup's objects are locked at once. Whoever asked for it may have had a clock that is ahead, and a lock
+/// cannot be taken back.
+pub(super) fn lock_end(lock: Period, backup: OperationId, now_millis: u64) -> u64 {
+    lock.end(backup.requested_millis().min(now_millis))
+}
+
+/// What became of the sample; none if nobody took one.
+async fn sampled(
+    store: &dyn ObjectStore,
+    opened: &Opened<Manifest>,
+    place: BackupPlace,
+) -> Result<Option<Sampled>> {
+    match super::read_evidence(store, &opened.evidence, ObjectKey::Sampled(place)).await {
+        Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }

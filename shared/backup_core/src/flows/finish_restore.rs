@@ -44,6 +44,7 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<()> {
     }
     let finished = operation.finished_millis.unwrap_or_else(|| ports.clock.now_millis());
     tidy_up(ports.target, id, &operation.database).await?;
+    super::record::keep(ports.store, ports.keys, ports.catalog, OperationKind::Restore, id).await?;
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, AuditStatus::Success, finished)).await?;
     ports.catalog.release_lease(&operation.resource(), id).await
 }
@@ -131,7 +132,7 @@ async fn check_and_complete_metadata(target: &dyn Target, restoring: &Restoring)
     Ok(())
 }
 
-fn compare_whole(entry: &ManifestNamespace, found: &Namespace) -> Result<()> {
+pub(super) fn compare_whole(entry: &ManifestNamespace, found: &Namespace) -> Result<()> {
     let wanted = without(&entry.namespace.options, &["autoIndexId"])?;
     if !same_fields(&found.options, &wanted) {
         return Err(differs(&entry.namespace.name, "options"));

@@ -8,32 +8,51 @@ pub mod abandon_restore;
 pub mod build_indexes;
 pub mod capture_log;
 mod chain_proof;
+mod chosen_backup;
 mod chunk_reader;
 mod chunk_writer;
 pub mod close;
+mod copied;
 pub mod dump_chunk;
+pub mod finish_drill;
 pub mod finish_restore;
 pub mod fold_chunk;
 mod fold_reader;
 pub mod lookup;
+pub mod plan_drill;
 pub mod plan_proof;
 pub mod plan_restore;
 pub mod plan_synthesis;
 mod point_in_time;
 pub mod prove_chunk;
+pub mod prune_retention;
 pub mod raise_alert;
+pub mod rebuild_catalog;
+mod rebuild_timeline;
+pub mod record;
+mod rehearse;
+pub mod rehearse_chunk;
+pub mod replicate_regions;
+pub mod replicate_timeline;
 pub mod restore_chunk;
+pub mod sample_restore;
 pub mod seal_backup;
+pub mod seal_replicas;
 pub mod seal_synthesis;
 mod sealed_ranges;
 mod slice_reader;
 mod slice_writer;
 mod slices;
+pub mod start_pipeline;
 mod swap;
+pub mod thaw;
 pub mod trigger_backup;
+mod unrecorded;
 mod upkeep;
+mod uses;
 pub mod validate_chunk;
 pub mod verify_checksums;
+pub mod watch;
 
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -43,15 +62,17 @@ use crate::format::{
     BackupPlan, EvidenceKey, Manifest, ObjectContext, ObjectKey, ObjectKind, Opened, open_json,
 };
 use crate::id::Fence;
-use crate::operation::{Operation, OperationState};
+use crate::operation::{Operation, OperationState, Trigger};
 use crate::plan::restore::RestorePlan;
 use crate::plan::synthesis::SynthesisPlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
+use crate::retention::RetentionPlan;
 use crate::settings::MIB;
 
-/// How long a lease holds without its machine ending it: longer than the machines' own time limit (four hours), so
-/// that it only ends by itself if even the alarm for a dead machine failed.
-pub const LEASE_SECONDS: u64 = 4 * 3600 + 900;
+/// How long a lease holds without its machine ending it: longer than the machines' own time limit (twelve hours), so
+/// that it only ends by itself if even the alarm for a dead machine failed. What a
+/// restore waits for cold storage comes before it takes its lease.
+pub const LEASE_SECONDS: u64 = 12 * 3600 + 900;
 /// Sealed plans and manifests are compressed; none comes near this.
 const SEALED_BYTES_MAX: u64 = 64 * MIB;
 /// Small clear JSON.
@@ -110,6 +131,16 @@ async fn open_restore_plan_and_key(
         return Err(corrupt(format!("open {}: the catalog tells of another database", path(key))));
     }
     Ok(plan)
+}
+
+/// Opens what a run of the pruner planned.
+pub async fn open_retention_plan(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    operation: &Operation,
+) -> Result<RetentionPlan> {
+    let key = ObjectKey::PrunePlan(operation.prune_place());
+    open_sealed(store, keys, operation, ObjectKind::Plan, key).await.map(|opened| opened.value)
 }
 
 /// Opens the manifest of a backup and checks it, also against the checksum in the catalog.
@@ -218,12 +249,21 @@ async fn lease_to_begin(
     force: bool,
 ) -> Result<Option<Fence>> {
     let resource = operation.resource();
-    let fence = catalog.acquire_lease(&resource, operation, force, clock.now_millis(), LEASE_SECONDS).await?;
+    let taken = catalog.acquire_lease(&resource, operation, force, clock.now_millis(), LEASE_SECONDS).await;
+    let fence = taken.map_err(|why| wait_for_turn(operation, why))?;
     let now = catalog.operation(operation.kind(), operation.id).await?;
     if now.state.is_final() {
         catalog.release_lease(&resource, operation.id).await?;
     }
     Ok((now.state == OperationState::Requested).then_some(fence))
+}
+
+/// What a schedule started waits for its turn; a person is told at once who is in the way.
+fn wait_for_turn(operation: &Operation, why: Error) -> Error {
+    if why.kind() != ErrorKind::Conflict || operation.trigger() == Trigger::Manual {
+        return why;
+    }
+    Error::new(ErrorKind::Busy, "wait for the lease").because(why).hint("it is tried again every minute")
 }
 
 /// An error unless there is time for another chunk.

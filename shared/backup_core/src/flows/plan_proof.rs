@@ -53,8 +53,14 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<Planned> {
         };
         // What failed on the way here was ridden out; without a base, `close` would take it for the reason.
         let was_ridden_out = operation.failure.take().is_some();
-        if base.is_some() || was_ridden_out {
-            operation.backup_mut()?.proof_base = base;
+        let claimed = match base {
+            Some(base) => {
+                super::uses::claim(ports.catalog, &mut operation, base).await?;
+                true
+            }
+            None => false,
+        };
+        if !claimed && was_ridden_out {
             ports.catalog.update_operation(&mut operation).await?;
         }
     }

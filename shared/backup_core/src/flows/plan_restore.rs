@@ -9,18 +9,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Manifest, ObjectContext, ObjectKey, ObjectKind, WorkItem, seal_json, write_work_items};
 use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
-use crate::operation::{Operation, OperationKind, OperationState, RestoreTime};
+use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::metadata::creation_options;
-use crate::plan::point_in_time::PointInTime;
 use crate::plan::ranges::pack;
 use crate::plan::restore::{RestoreItem, RestorePlan, plan};
 use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target, Timeline};
 use crate::settings::Settings;
 
-use super::point_in_time::{database_at, find_base};
-
-/// How far back the newest good backup of a database is looked for.
-const BACKUPS_LOOKED_AT_MAX: u32 = 1000;
+use super::chosen_backup::choose;
 
 /// Staging collections that are created at once: a server waits for its journal and its majority at each of them.
 const CREATED_AT_ONCE: usize = 8;
@@ -63,19 +59,21 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
         return Ok(planned); // a repeat: the plan is there
     }
     ports.target.preflight().await?;
-    let (backup, manifest, at) = find(ports, &mut operation).await?;
+    let chosen = choose(ports.catalog, ports.timeline, &mut operation).await?;
+    let contents = chosen.open(ports.store, ports.keys, ports.timeline).await?;
+    let manifest = contents.manifest();
     if !dry_run {
         let fence = super::lease_to_begin(ports.catalog, ports.clock, &operation, false).await?;
         let Some(fence) = fence else { return Ok(planned) }; // another run was faster
         operation.fence = Some(fence);
     }
     let live = ports.target.namespaces(&operation.database).await?;
-    let work = work_items(&manifest, &operation, settings);
-    let mut plan = plan(&manifest, &operation.collections, operation.restore()?.full, &live, work)?;
-    plan.at = at;
+    let work = work_items(manifest, &operation, settings);
+    let mut plan = plan(manifest, &operation.collections, operation.restore()?.full, &live, work)?;
+    plan.at.clone_from(&contents.at);
     if !dry_run {
         agreed(&operation, &plan)?;
-        stage(ports.target, &operation, &manifest, &mut plan, &live).await?;
+        stage(ports.target, &operation, manifest, &mut plan, &live).await?;
         ports.alerts.publish(&Alert::restore_initiated(&operation, plan.replaces())).await?;
     }
     let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source, id);
@@ -83,79 +81,12 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     ports.store.put(ObjectKey::RestorePlan(place), sealed.into()).await?;
     ports.store.put(ObjectKey::RestoreWork(place), write_work_items(&plan.work)?.into()).await?;
     operation.state = if dry_run { OperationState::Planned } else { OperationState::Running };
-    operation.restore_mut()?.backup = Some(backup.id);
+    operation.restore_mut()?.backup = Some(chosen.backup.id);
     operation.totals.namespaces = u64::try_from(plan.items.len()).unwrap_or(u64::MAX);
     operation.totals.documents = plan.items.iter().map(|item| item.documents).sum();
     operation.totals.bson_bytes = plan.items.iter().map(|item| item.bson_bytes).sum();
     ports.catalog.update_operation(&mut operation).await?;
     Ok(planned)
-}
-
-/// The backup, and what is restored of it: its manifest as it is, or folded to the instant that was asked for.
-async fn find(
-    ports: Ports<'_>,
-    operation: &mut Operation,
-) -> Result<(Operation, Manifest, Option<PointInTime>)> {
-    let Ports { store, keys, catalog, timeline, .. } = ports;
-    let Some(wanted) = operation.restore()?.at else {
-        let backup = find_backup(catalog, operation).await?;
-        let manifest = super::open_manifest(store, keys, &backup).await?;
-        return Ok((backup, manifest, None));
-    };
-    let (backup, time) = find_base(catalog, timeline, &operation.database, wanted).await?;
-    let backup = catalog.operation(OperationKind::Backup, backup).await?;
-    let base = super::open_manifest(store, keys, &backup).await?;
-    let at = database_at(store, keys, timeline, &base, time).await?;
-    operation.restore_mut()?.at = Some(RestoreTime::At(time));
-    Ok((backup, at.manifest.clone(), Some(at)))
-}
-
-/// The backup that was named, or the newest good one that has what is wanted.
-async fn find_backup(catalog: &dyn Catalog, operation: &Operation) -> Result<Operation> {
-    let good = |backup: &Operation| matches!(backup.state, OperationState::Verified | OperationState::Sealed);
-    if let Some(id) = operation.restore()?.backup {
-        let backup = catalog.operation(OperationKind::Backup, id).await?;
-        if backup.database != operation.database {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                format!(
-                    "restore {:?} from {id}: that is a backup of {:?}",
-                    operation.database, backup.database
-                ),
-            )
-            .hint(format!("name that database: -d {}", backup.database)));
-        }
-        // Sealed but damaged backups may be asked for by name: the read-back decides.
-        if !good(&backup) && backup.backup()?.manifest_sha256.is_none() {
-            let what = format!("restore {id}: that backup is {} and has no manifest", backup.state);
-            return Err(
-                Error::new(ErrorKind::NotFound, what).hint("`nightsafe list` shows the backups there are")
-            );
-        }
-        if operation.restore()?.full && !backup.collections.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Refused,
-                format!(
-                    "restore {:?} as a whole from {id}: that backup holds only some collections",
-                    operation.database
-                ),
-            )
-            .hint("everything else would be moved aside; name its collections with -c"));
-        }
-        return Ok(backup);
-    }
-    let has_wanted = |backup: &Operation| {
-        backup.collections.is_empty()
-            || (!operation.collections.is_empty()
-                && operation.collections.iter().all(|it| backup.collections.contains(it)))
-    };
-    let all = catalog.operations(OperationKind::Backup, BACKUPS_LOOKED_AT_MAX).await?;
-    all.into_iter()
-        .find(|it| it.state == OperationState::Verified && it.database == operation.database && has_wanted(it))
-        .ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("restore {:?}: there is no verified backup of it", operation.database))
-                .hint("`nightsafe list` shows the backups; a backup of single collections does not make a database whole")
-        })
 }
 
 fn agreed(operation: &Operation, plan: &RestorePlan) -> Result<()> {

@@ -51,7 +51,7 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
     let fence = super::lease_to_begin(ports.catalog, ports.clock, &operation, false).await?;
     let Some(fence) = fence else { return Ok(planned) }; // another run was faster
     operation.fence = Some(fence);
-    let plan = make_plan(ports, settings, &operation).await?;
+    let plan = make_plan(ports, settings, &mut operation).await?;
     let context = ObjectContext::of_operation(ObjectKind::Plan, operation.source, id);
     let sealed = seal_json(ports.keys, context, &plan).await?;
     let stored = ports.store.put_if_absent(ObjectKey::BackupPlan(place), sealed.into()).await?;
@@ -62,23 +62,27 @@ pub async fn run(ports: Ports<'_>, settings: &Settings, id: OperationId) -> Resu
             super::open_synthesis_plan(ports.store, ports.keys, &operation).await?.value
         }
     };
+    // A plan that was there already may fold another backup than this run has claimed.
+    super::uses::claim(ports.catalog, &mut operation, plan.base).await?;
     let sizes: Vec<u64> = plan.at.manifest.chunks().map(|(_, chunk)| chunk.stored.bson_bytes).collect();
     let items = pack(&sizes, settings.chunk_target_bytes);
     ports.store.put(ObjectKey::BackupWork(place), write_work_items(&items)?.into()).await?;
     operation.state = OperationState::Running;
     operation.totals.chunks = u64::try_from(sizes.len()).unwrap_or(u64::MAX);
     operation.totals.namespaces = u64::try_from(plan.at.manifest.namespaces.len()).unwrap_or(u64::MAX);
-    let detail = operation.backup_mut()?;
-    detail.cluster_time = Some(plan.at.time);
-    detail.folded_from = Some(plan.base);
+    operation.backup_mut()?.cluster_time = Some(plan.at.time);
     ports.catalog.update_operation(&mut operation).await?;
     Ok(planned)
 }
 
-async fn make_plan(ports: Ports<'_>, settings: &Settings, operation: &Operation) -> Result<SynthesisPlan> {
+async fn make_plan(
+    ports: Ports<'_>,
+    settings: &Settings,
+    operation: &mut Operation,
+) -> Result<SynthesisPlan> {
     let Ports { store, keys, catalog, timeline, .. } = ports;
     let (base, time) = find_base(catalog, timeline, &operation.database, RestoreTime::Latest).await?;
-    let row = catalog.operation(OperationKind::Backup, base).await?;
+    let row = super::uses::claim(catalog, operation, base).await?;
     let manifest = super::open_manifest(store, keys, &row).await?;
     let at = database_at(store, keys, timeline, &manifest, time).await?;
     let mut bounds = std::collections::HashMap::new();

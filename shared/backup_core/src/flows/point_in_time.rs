@@ -19,6 +19,17 @@ pub(super) async fn find_base(
     database: &str,
     wanted: RestoreTime,
 ) -> Result<(OperationId, ClusterTime)> {
+    find_base_again(catalog, timeline, database, wanted, None).await
+}
+
+/// As [`find_base`], but the backup that was chosen `before`, if it still reaches the instant.
+pub(super) async fn find_base_again(
+    catalog: &dyn Catalog,
+    timeline: &dyn Timeline,
+    database: &str,
+    wanted: RestoreTime,
+    before: Option<OperationId>,
+) -> Result<(OperationId, ClusterTime)> {
     let backups = catalog.operations(OperationKind::Backup, BACKUPS_LOOKED_AT_MAX).await?;
     let bases: Vec<Base> = backups.iter().filter_map(Base::of).collect();
     let (head, breaks) = (timeline.head().await?, timeline.breaks().await?);
@@ -27,7 +38,9 @@ pub(super) async fn find_base(
         (RestoreTime::Latest, Some(head)) => head.to.previous(),
         (RestoreTime::Latest, None) => ClusterTime::from_u64(0),
     };
-    match base_for(&bases, head.as_ref(), &breaks, database, time) {
+    let chosen: Vec<Base> = bases.iter().filter(|base| Some(base.backup) == before).cloned().collect();
+    let again = base_for(&chosen, head.as_ref(), &breaks, database, time);
+    match again.or_else(|_| base_for(&bases, head.as_ref(), &breaks, database, time)) {
         Ok(base) => Ok((base.backup, time)),
         Err(nearest) => Err(not_restorable(database, time, &nearest)),
     }

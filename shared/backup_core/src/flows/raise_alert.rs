@@ -4,9 +4,10 @@
 use crate::alert::Alert;
 use crate::audit::{AuditRecord, AuditStatus};
 use crate::error::{ErrorKind, Result};
+use crate::format::ObjectKey;
 use crate::id::OperationId;
-use crate::operation::{Detail, Failure, Operation, OperationKind, OperationState, Trigger};
-use crate::ports::{Alerts, Catalog, Clock};
+use crate::operation::{Failure, Operation, OperationKind, OperationState, Trigger};
+use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore};
 
 /// The ports of this step.
 #[derive(Clone, Copy)]
@@ -15,6 +16,8 @@ pub struct Ports<'a> {
     pub catalog: &'a dyn Catalog,
     /// The channels to people.
     pub alerts: &'a dyn Alerts,
+    /// The bucket and the key service, to keep the record of what failed.
+    pub bucket: Option<(&'a dyn ObjectStore, &'a dyn DataKeys)>,
     /// The clock.
     pub clock: &'a dyn Clock,
 }
@@ -30,7 +33,8 @@ pub async fn run(
 ) -> Result<()> {
     let mut operation = ports.catalog.operation(kind, id).await?;
     let now = ports.clock.now_millis();
-    if !operation.state.is_final() {
+    let had_ended = operation.state.is_final();
+    if !had_ended {
         let told = operation.failure.take().filter(|told| is_the_one_that_ended_it(told, error));
         let failure = told.unwrap_or_else(|| from_state_machine(error, cause));
         operation.failure = Some(failure.clone());
@@ -45,7 +49,14 @@ pub async fn run(
     let failed = operation.state == OperationState::Failed;
     let status = if failed { AuditStatus::Failure } else { AuditStatus::Success };
     ports.catalog.append_audit(id, &AuditRecord::of(&operation, status, finished)).await?;
-    ports.catalog.release_lease(&operation.resource(), id).await
+    ports.catalog.release_lease(&operation.resource(), id).await?;
+    if let Some((store, keys)) = ports.bucket {
+        let is_kept = had_ended && store.size(ObjectKey::Record(operation.place()?)).await?.is_some();
+        if !is_kept {
+            super::record::keep(store, keys, ports.catalog, kind, id).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A step's own words count if the machine ended with that step's error, or with a Map's, which hides it; a recovered
@@ -57,11 +68,10 @@ fn is_the_one_that_ended_it(told: &Failure, error: &str) -> bool {
 /// A person who was told "another backup is running" has read it already, and one who takes over knows that the old
 /// backup ends; a schedule has nobody who reads.
 fn is_worth_waking_people(operation: &Operation, failure: &Failure) -> bool {
-    let manual = match &operation.detail {
-        Detail::Backup(detail) => detail.trigger == Trigger::Manual,
-        Detail::Restore(detail) if detail.dry_run => return false,
-        Detail::Restore(_) => true,
-    };
+    if operation.restore().is_ok_and(|detail| detail.dry_run) {
+        return false;
+    }
+    let manual = operation.trigger() == Trigger::Manual;
     // What a machine says (a time limit, a function that died) is no answer to what was asked for.
     let before_it_began = operation.fence.is_none() && failure.step != Failure::STATE_MACHINE;
     let told_at_once = match failure.kind {

@@ -180,6 +180,12 @@ pub(super) mod one_object {
         async fn copy(&self, _: ObjectKey, _: ObjectKey) -> Result<()> {
             refused()
         }
+        async fn stored_sha256(&self, _key: ObjectKey) -> Result<Option<[u8; 32]>> {
+            unreachable!("only read")
+        }
+        async fn store_millis(&self) -> Result<u64> {
+            unreachable!("only read")
+        }
         async fn size(&self, _: ObjectKey) -> Result<Option<u64>> {
             refused()
         }

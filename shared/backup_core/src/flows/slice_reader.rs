@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::format::{ObjectContext, ObjectKey, SliceFrame, SliceIndex, read_frame};
-use crate::id::SourceName;
+use crate::id::{Attempt, ClusterTime, SourceName};
 use crate::ports::{DataKeys, ObjectStore};
 use crate::timeline::SliceRecord;
 
@@ -58,6 +58,28 @@ impl OpenSlice {
     }
 }
 
+/// What the catalog is to know of the slice that an attempt wrote from `from` on, and that has so many bytes; `Corrupt`
+/// if the object is another one.
+pub(super) async fn describe(
+    store: &dyn ObjectStore,
+    keys: &dyn DataKeys,
+    source: SourceName,
+    from: ClusterTime,
+    slice: Attempt,
+    stored_bytes: u64,
+) -> Result<SliceRecord> {
+    let key = ObjectKey::Slice(source, from, slice);
+    let context = ObjectContext::of_slice(source, slice, from);
+    let ranges = SealedRanges::open(store, keys, key, &context, stored_bytes).await?;
+    let index_frame = fetch_index(store, key, &ranges).await?;
+    let index = SliceIndex::parse(&index_frame, ranges.plain_bytes()).map_err(|why| told(key, why))?;
+    if (index.source, index.from) != (source, from) {
+        return Err(told(key, corrupt("its index is another slice's")));
+    }
+    let (events, event_bytes) = (index.events(), index.event_bytes());
+    Ok(SliceRecord { from, to: index.to, slice, stored_bytes, events, event_bytes })
+}
+
 async fn fetch_index(store: &dyn ObjectStore, key: ObjectKey, ranges: &SealedRanges) -> Result<Vec<u8>> {
     let plain_bytes = ranges.plain_bytes();
     let tail_at = plain_bytes.saturating_sub(FIRST_TAIL_BYTES);
@@ -92,7 +114,7 @@ mod tests {
     use super::super::sealed_ranges::one_object::{OneKey, OneObject, sealed};
     use super::*;
     use crate::format::SliceBuilder;
-    use crate::id::{Attempt, ClusterTime, CollectionUuid};
+    use crate::id::CollectionUuid;
 
     fn at(ordinal: u32) -> ClusterTime {
         ClusterTime { seconds: 1_795_312_800, ordinal }

@@ -5,7 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ObjectKey, VerifiedChunks, WorkItem};
 use crate::id::OperationId;
 use crate::operation::OperationKind;
-use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
+use crate::ports::{Catalog, Clock, DataKeys, Locks, ObjectStore};
+use crate::retention::Period;
 
 use super::chunk_reader::{Hashing, read_chunk};
 
@@ -16,14 +17,17 @@ pub struct Ports<'a> {
     pub store: &'a dyn ObjectStore,
     /// The key service.
     pub keys: &'a dyn DataKeys,
+    /// The bucket's locks.
+    pub locks: &'a dyn Locks,
     /// The catalog.
     pub catalog: &'a dyn Catalog,
     /// The clock.
     pub clock: &'a dyn Clock,
 }
 
-/// Runs the step for the chunks of `item` of backup `id`.
-pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()> {
+/// Runs the step for the chunks of `item` of backup `id`. What was found good is locked for as long as `lock` from the
+/// backup's request on.
+pub async fn run(ports: Ports<'_>, lock: Period, id: OperationId, item: WorkItem) -> Result<()> {
     let operation = ports.catalog.operation(OperationKind::Backup, id).await?;
     let place = operation.backup_place()?;
     let opened = super::open_manifest_and_key(ports.store, ports.keys, &operation).await?;
@@ -46,6 +50,12 @@ pub async fn run(ports: Ports<'_>, id: OperationId, item: WorkItem) -> Result<()
             ErrorKind::Corrupt | ErrorKind::Unsupported => damaged(&operation.id, why),
             _ => why,
         })?;
+        let now = ports.clock.now_millis();
+        let until = super::close::lock_end(lock, id, now);
+        if until > now {
+            let key = ObjectKey::Chunk(place, chunk.ordinal, chunk.stored.attempt);
+            ports.locks.lock(key, until).await?;
+        }
         verified.ordinals.push(chunk.ordinal);
         verified.documents += chunk.stored.documents;
     }

@@ -36,6 +36,8 @@ pub enum ObjectKind {
     Plan,
     /// Changes of one stretch of the timeline.
     Slice,
+    /// A row of the catalog.
+    Record,
 }
 
 impl ObjectKind {
@@ -45,6 +47,7 @@ impl ObjectKind {
             Self::Manifest => 2,
             Self::Plan => 3,
             Self::Slice => 4,
+            Self::Record => 5,
         }
     }
 
@@ -54,6 +57,7 @@ impl ObjectKind {
             2 => Some(Self::Manifest),
             3 => Some(Self::Plan),
             4 => Some(Self::Slice),
+            5 => Some(Self::Record),
             _ => None,
         }
     }
@@ -66,6 +70,7 @@ impl ObjectKind {
             Self::Manifest => "manifest",
             Self::Plan => "plan",
             Self::Slice => "slice",
+            Self::Record => "record",
         }
     }
 }

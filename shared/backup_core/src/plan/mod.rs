@@ -6,5 +6,7 @@ pub mod metadata;
 pub mod point_in_time;
 pub mod ranges;
 pub mod restore;
+pub mod sample;
+pub mod slices_found;
 pub mod synthesis;
 pub mod windows;

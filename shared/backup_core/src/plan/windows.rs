@@ -28,9 +28,16 @@ pub struct Base {
 }
 
 impl Base {
-    /// The base that a backup is; none if it is not verified, or lacks something of its database.
+    /// The base that a backup is; none if it is not verified, lacks something of its database, or is to be removed.
     #[must_use]
     pub fn of(operation: &Operation) -> Option<Self> {
+        let is_leaving = operation.backup().ok()?.is_leaving();
+        Self::marked_or_not(operation).filter(|_| !is_leaving)
+    }
+
+    /// The base that a backup is, even if it is marked to be removed: a mark may be taken back.
+    #[must_use]
+    pub fn marked_or_not(operation: &Operation) -> Option<Self> {
         let detail = operation.backup().ok()?;
         let is_whole = operation.collections.is_empty() && detail.lost == 0;
         if operation.state != OperationState::Verified || !is_whole {
@@ -161,23 +168,14 @@ pub fn bases_wanted(bases: &[Base], breaks: &[Break]) -> Vec<String> {
     newest.into_keys().map(str::to_owned).collect()
 }
 
-/// The databases whose window grows, and whose newest base is so old that it is to be folded into a new one. Sorted.
+/// The databases whose window grows and has instants behind its newest base: folding gives them a newer one. Sorted.
 #[must_use]
-pub fn foldings_wanted(
-    bases: &[Base],
-    head: Option<&TimelineHead>,
-    breaks: &[Break],
-    age_seconds: u32,
-) -> Vec<String> {
-    let all = windows(bases, head, breaks);
+pub fn foldings_wanted(bases: &[Base], head: Option<&TimelineHead>, breaks: &[Break]) -> Vec<String> {
     let newest = |window: &Window| {
-        bases.iter().filter(|base| window.bases.contains(&base.backup)).map(|base| base.from.seconds).max()
+        bases.iter().filter(|base| window.bases.contains(&base.backup)).map(|base| base.from).max()
     };
-    let is_old = |window: &Window| {
-        newest(window).is_some_and(|newest| window.until.seconds.saturating_sub(newest) >= age_seconds)
-    };
-    let growing = all.into_iter().filter(|window| window.ended.is_none() && is_old(window));
-    growing.map(|window| window.database).collect()
+    let growing = |window: &Window| window.ended.is_none() && newest(window) < Some(window.until);
+    windows(bases, head, breaks).into_iter().filter(growing).map(|window| window.database).collect()
 }
 
 /// A base, and how far it can be folded.

@@ -67,6 +67,18 @@ pub struct SliceRecord {
     pub event_bytes: u64,
 }
 
+/// How far the copy of a timeline in another region is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicatedTimeline {
+    /// Every slice with instants before this one is there.
+    pub to: ClusterTime,
+    /// How many breaks are there, of those in the order of the catalog.
+    pub breaks: u64,
+    /// When it was moved, or people were told that it is not, in milliseconds since 1970 UTC.
+    pub moved_millis: u64,
+}
+
 /// How far the timeline is. There is one for a source; whoever moves it has to have seen its newest revision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -16,9 +16,10 @@ use backup_core::format::{Manifest, ObjectKey};
 use backup_core::id::{ClusterTime, OperationId};
 use backup_core::operation::{BackupDetail, Detail, Operation, OperationKind, Trigger};
 use backup_core::ports::{Catalog, ChangeStream, Changes, SizeHint, Source, Timeline};
+use backup_core::retention::Policy;
 use backup_core::timeline::{EventBatch, Position, SliceRecord, TimelineHead};
 use backup_mongo::Cluster;
-use backup_testkit::MemoryTimeline;
+use backup_testkit::{MemoryMachines, MemoryTimeline};
 
 use crate::documents::{COLLECTION, DATABASE};
 use crate::memory::{directory, run_alone, tell};
@@ -134,10 +135,13 @@ async fn back_up(world: &World) -> OperationId {
     let place = world.operation(OperationKind::Backup, id).await.backup_place().unwrap();
     let World { store, keys, catalog, timeline, alerts, clock, .. } = world;
     for item in world.items(ObjectKey::BackupWork(place)).await {
-        let ports = verify_checksums::Ports { store, keys, catalog, clock };
-        verify_checksums::run(ports, id, item).await.unwrap();
+        let ports = verify_checksums::Ports { store, keys, locks: store, catalog, clock };
+        verify_checksums::run(ports, Policy::default().recent, id, item).await.unwrap();
     }
-    close::run(close::Ports { store, keys, catalog, timeline, alerts, clock }, id).await.unwrap();
+    let (locks, machines) = (store, &MemoryMachines::default());
+    let ports = close::Ports { store, keys, catalog, timeline, locks, machines, alerts, clock };
+    let commit = close::Commit { lock: Policy::default().recent, replicate: false };
+    close::run(ports, commit, id).await.unwrap();
     id
 }
 

@@ -1,0 +1,93 @@
+//! What there is, what is in use, whether clocks and keys are sound; and what follows for every backup.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::at_once::at_once;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::OperationId;
+use crate::operation::{Operation, OperationKind, OperationState};
+use crate::ports::Catalog;
+use crate::retention::{Facts, Policy, RetentionPlan, plan};
+
+use super::{AT_ONCE, Ports, time_for_more};
+use crate::flows::{open_manifest, uses};
+
+/// Backups that a run can judge. It has to see all of them: what it does not see it cannot keep.
+const BACKUPS_MAX: u32 = 100_000;
+/// A backup that was asked for later than this from now has a wrong date.
+const FUTURE_MILLIS_MAX: u64 = 300_000;
+
+/// What a run goes by.
+pub(super) struct Survey {
+    /// When it looked.
+    pub(super) now_millis: u64,
+    /// Every backup.
+    pub(super) backups: BTreeMap<OperationId, Operation>,
+    /// Those that an operation under way reads.
+    pub(super) in_use: BTreeSet<OperationId>,
+    /// What is to become of them.
+    pub(super) plan: RetentionPlan,
+}
+
+/// Looks at everything, and decides.
+pub(super) async fn look(ports: Ports<'_>, policy: &Policy, operation: &Operation) -> Result<Survey> {
+    let Ports { store, catalog, timeline, clock, .. } = ports;
+    time_for_more(clock)?;
+    let now_millis = clock.now_millis();
+    let (backups, in_use) = (all_backups(catalog).await?, uses::in_use(catalog, now_millis).await?);
+    let (head, breaks) = (timeline.head().await?, timeline.breaks().await?);
+    let facts = Facts {
+        now_millis,
+        store_millis: store.store_millis().await?,
+        backups: &backups,
+        in_use: &in_use,
+        unreadable: unreadable(ports, &backups, now_millis).await?,
+        head: head.as_ref(),
+        breaks: &breaks,
+        force: operation.prune()?.force,
+    };
+    let plan = plan(policy, &facts);
+    let backups = backups.into_iter().map(|backup| (backup.id, backup)).collect();
+    Ok(Survey { now_millis, backups, in_use, plan })
+}
+
+/// Every backup, newest first; `Refused` if there are more than can be judged.
+pub(super) async fn all_backups(catalog: &dyn Catalog) -> Result<Vec<Operation>> {
+    let all = catalog.operations(OperationKind::Backup, BACKUPS_MAX).await?;
+    if u32::try_from(all.len()).is_ok_and(|count| count < BACKUPS_MAX) {
+        return Ok(all);
+    }
+    let what = format!("judge what is kept: there are {BACKUPS_MAX} backups or more");
+    Err(Error::new(ErrorKind::Refused, what)
+        .hint("shorten the retention of single tiers, or take fewer backups"))
+}
+
+/// Why the newest good backup of a database does not open; none if all of them do. As long as one does not, nobody
+/// knows whether the keys are lost, and what was sealed earlier may be all there is.
+async fn unreadable(ports: Ports<'_>, backups: &[Operation], now_millis: u64) -> Result<Option<String>> {
+    let mut newest: BTreeMap<&str, &Operation> = BTreeMap::new();
+    for backup in backups.iter().filter(|backup| is_good(backup, now_millis)) {
+        newest.entry(&backup.database).or_insert(backup);
+    }
+    let canaries: Vec<Operation> = newest.into_values().cloned().collect();
+    let opened = canaries.into_iter().map(|backup| async move { why_it_does_not_open(ports, &backup).await });
+    Ok(at_once(AT_ONCE, opened).await?.into_iter().flatten().min())
+}
+
+async fn why_it_does_not_open(ports: Ports<'_>, backup: &Operation) -> Result<Option<String>> {
+    time_for_more(ports.clock)?;
+    match open_manifest(ports.store, ports.keys, backup).await {
+        Ok(_) => Ok(None),
+        Err(why) if why.kind().is_retryable() => Err(why),
+        Err(why) => Ok(Some(format!("{} of {:?}: {why}", backup.id, backup.database))),
+    }
+}
+
+fn is_good(backup: &Operation, now_millis: u64) -> bool {
+    let is_past = backup.id.requested_millis() <= now_millis.saturating_add(FUTURE_MILLIS_MAX);
+    let is_whole = backup.collections.is_empty()
+        && backup.backup().is_ok_and(|detail| {
+            detail.lost == 0 && !detail.removal.as_ref().is_some_and(|removal| removal.begun)
+        });
+    backup.state == OperationState::Verified && is_past && is_whole
+}
