@@ -22,6 +22,7 @@ use backup_core::ports::{Catalog, Clock, DataKeys, InsertRules, ObjectStore, Sou
 use backup_core::settings::Settings;
 use backup_core::{Error, ErrorKind, Result, seal};
 use backup_mongo::Cluster;
+use backup_testkit::Faults;
 use backup_testkit::TestClock;
 use backup_testkit::fixture::{Step, World};
 use bson::rawdoc;
@@ -85,7 +86,7 @@ impl Chain {
             cluster,
             proves: false,
             settings,
-            ports: World::default(),
+            ports: without_scratch(),
             failed: Mutex::default(),
             ticks: AtomicI64::default(),
         }
@@ -211,22 +212,13 @@ impl Chain {
         id: OperationId,
         mut run: impl AsyncFnMut(Step) -> Result<()>,
     ) -> Result<()> {
-        run(match kind {
-            OperationKind::Backup if self.folds(id).await => Step::PlanSynthesis,
-            OperationKind::Backup => Step::TriggerBackup,
-            OperationKind::Restore => Step::PlanRestore,
-        })
-        .await?;
+        run(self.ports.first_step(kind, id).await).await?;
         for step in self.ports.steps_after_plan(kind, id).await {
             if self.proves || !is_of_a_proof(step) {
                 run(step).await?;
             }
         }
         Ok(())
-    }
-
-    async fn folds(&self, backup: OperationId) -> bool {
-        self.ports.operation(OperationKind::Backup, backup).await.backup().unwrap().folds
     }
 
     /// Runs a step, and again while what it fails with is worth it.
@@ -238,7 +230,7 @@ impl Chain {
     pub(crate) async fn run_once(&self, id: OperationId, step: Step) -> Result<()> {
         let done = Box::pin(self.backup_step(id, step)).await; // it holds every step's future
         if let Err(why) = &done {
-            let (name, kind) = name_and_kind(step);
+            let (name, kind) = step.word_and_kind();
             self.ports.catalog.record_failure(kind, id, &Failure::of(name, why)).await.unwrap();
             let failed = Failed { step, kind: why.kind(), told: why.to_string() };
             self.failed.lock().unwrap().push(failed);
@@ -267,15 +259,20 @@ impl Chain {
                 seal_backup::run(seal_backup::Ports { source, store, keys, catalog, clock }, id).await
             }
             Step::VerifyChecksums(item) => {
-                verify_checksums::run(verify_checksums::Ports { store, keys, catalog, clock }, id, item).await
+                let ports = verify_checksums::Ports { store, keys, locks: store, catalog, clock };
+                verify_checksums::run(ports, World::policy().recent, id, item).await
             }
             Step::Close => {
-                close::run(close::Ports { store, keys, catalog, timeline, alerts, clock }, id).await
+                let (locks, machines) = (store, &self.ports.machines);
+                let ports = close::Ports { store, keys, catalog, timeline, locks, machines, alerts, clock };
+                let commit = close::Commit { lock: World::policy().recent, replicate: false };
+                close::run(ports, commit, id).await
             }
             Step::CaptureLog | Step::PlanProof | Step::ProveChunk(_) => self.proof_step(id, step).await,
             Step::PlanSynthesis | Step::FoldChunk(_) | Step::SealSynthesis => {
                 self.synthesis_step(id, step).await
             }
+            Step::SampleRestore => self.ports.step(&Faults::none(), id, step).await,
             of_a_restore => self.restore_step(id, of_a_restore).await,
         }
     }
@@ -346,8 +343,8 @@ impl Chain {
         if kind == OperationKind::Restore {
             let _ = self.run(id, Step::AbandonRestore).await; // the machine goes on to the alert all the same
         }
-        let World { catalog, alerts, clock, .. } = &self.ports;
-        let ports = raise_alert::Ports { catalog, alerts, clock };
+        let World { store, keys, catalog, alerts, clock, .. } = &self.ports;
+        let ports = raise_alert::Ports { catalog, alerts, bucket: Some((store, keys)), clock };
         raise_alert::run(ports, kind, id, why.kind().name(), &why.to_string()).await.unwrap();
     }
 
@@ -390,25 +387,9 @@ const fn is_of_a_proof(step: Step) -> bool {
     matches!(step, Step::CaptureLog | Step::PlanProof | Step::ProveChunk(_))
 }
 
-/// The step's word, and what it is a step of.
-const fn name_and_kind(step: Step) -> (&'static str, OperationKind) {
-    match step {
-        Step::TriggerBackup => ("trigger-backup", OperationKind::Backup),
-        Step::DumpChunk(_) => ("dump-chunk", OperationKind::Backup),
-        Step::SealBackup => ("seal-backup", OperationKind::Backup),
-        Step::VerifyChecksums(_) => ("verify-checksums", OperationKind::Backup),
-        Step::CaptureLog => ("capture-log", OperationKind::Backup),
-        Step::PlanProof => ("plan-proof", OperationKind::Backup),
-        Step::ProveChunk(_) => ("prove-chunk", OperationKind::Backup),
-        Step::Close => ("close", OperationKind::Backup),
-        Step::PlanSynthesis => ("plan-synthesis", OperationKind::Backup),
-        Step::FoldChunk(_) => ("fold-chunk", OperationKind::Backup),
-        Step::SealSynthesis => ("seal-synthesis", OperationKind::Backup),
-        Step::PlanRestore => ("plan-restore", OperationKind::Restore),
-        Step::RestoreChunk(_) => ("restore-chunk", OperationKind::Restore),
-        Step::BuildIndexes => ("build-indexes", OperationKind::Restore),
-        Step::ValidateChunk(_) => ("validate-chunk", OperationKind::Restore),
-        Step::FinishRestore => ("finish-restore", OperationKind::Restore),
-        Step::AbandonRestore => ("abandon-restore", OperationKind::Restore),
-    }
+/// Samples are restored into a cluster in memory, which knows numbers as `_id`s only: here they are left out.
+fn without_scratch() -> World {
+    let world = World::default();
+    world.scratch.set_missing(true);
+    world
 }

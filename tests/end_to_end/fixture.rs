@@ -1,6 +1,7 @@
 //! The cloud the tests share, and what they do with it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -24,15 +25,25 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn start() -> Result<Self> {
-        let runtime = Runtime::new()?;
-        let directory = tempfile::tempdir()?;
         // Small chunks, so that a modest collection has many.
         let options =
             CloudOptions { history_seconds: 3600, chunk_target_bytes: 256 * 1024, ..CloudOptions::default() };
-        let cloud = runtime.block_on(Cloud::start(directory.path(), &options, |_| {}))?;
+        Self::with(&options)
+    }
+
+    /// With a cloud of these options.
+    pub(crate) fn with(options: &CloudOptions) -> Result<Self> {
+        let runtime = Runtime::new()?;
+        let directory = tempfile::tempdir()?;
+        let cloud = runtime.block_on(Cloud::start(directory.path(), options, |_| {}))?;
         let client = runtime.block_on(Client::with_uri_str(cloud.users().administrator))?;
         let config = runtime.block_on(cloud.sdk_config());
         Ok(Self { runtime, directory, cloud, client, config })
+    }
+
+    /// Where the cloud has its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn stop(&self) -> Result<()> {

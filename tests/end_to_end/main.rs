@@ -20,22 +20,27 @@ mod failures;
 mod fixture;
 mod following;
 mod hostile_events;
+mod inventory;
 mod microburst;
 mod mongo_commands;
 mod mongo_faults;
+mod nightly;
 mod numbers;
 mod old_server;
 mod oracle;
 mod order;
+mod own_cloud;
 mod pipeline;
 mod ports;
 mod privileges;
 mod process;
 mod refusals;
+mod regions;
 mod relay;
 mod replica_set;
 mod restores;
 mod rollover;
+mod sampling;
 mod survival;
 mod timeline;
 mod wrong_input;
@@ -47,7 +52,10 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 59] = [
+const TESTS: [Test; 62] = [
+    ("nightly::the_chain_runs_by_itself", nightly::the_chain_runs_by_itself),
+    ("nightly::a_doubled_trigger_runs_once", nightly::a_doubled_trigger_runs_once),
+    ("regions::three_regions_keep_what_they_promise", regions::three_regions_keep_what_they_promise),
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),

@@ -39,6 +39,7 @@ const fn steps(kind: OperationKind) -> &'static [(&'static str, Runs)] {
             ("dump-chunk", Runs::ForEachItem),
             ("seal-backup", Runs::Once),
             ("verify-checksums", Runs::ForEachItem),
+            ("sample-restore", Runs::Once),
             (CAPTURE, Runs::Once),
             ("plan-proof", Runs::Once),
             ("prove-chunk", Runs::ForEachItemToProve),
@@ -51,6 +52,7 @@ const fn steps(kind: OperationKind) -> &'static [(&'static str, Runs)] {
             ("validate-chunk", Runs::ForEachItem),
             ("finish-restore", Runs::Once),
         ],
+        OperationKind::Drill | OperationKind::Prune => &[],
     }
 }
 

@@ -2,30 +2,126 @@
 
 use std::collections::BTreeSet;
 
-use backup_aws::{DynamoCatalog, DynamoTimeline, KmsDataKeys, S3ObjectStore};
+use aws_config::Region;
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, StorageClass};
+use backup_aws::{
+    DynamoCatalog, DynamoTimeline, Home, KmsDataKeys, LockMode, OtherRegion, S3Locks, S3ObjectStore,
+};
 use backup_core::bson::{IdRange, IdValue, check_coverage, split_documents};
 use backup_core::error::ErrorKind;
+use backup_core::format::{BackupPlace, ObjectKey};
 use backup_core::id::{ClusterTime, CollectionUuid};
+use backup_core::operation::Trigger;
 use backup_core::plan::ranges::ranges;
-use backup_core::ports::{ChunkRead, Sampled, Source};
+use backup_core::ports::{ChunkRead, ColdStorage, Locks, ObjectStore, Sampled, Shelves, Source, Temperature};
 use backup_core::settings::Settings;
 use backup_mongo::Cluster;
 use backup_testkit::{contract, corpus};
 use bson::oid::ObjectId;
 use bson::{RawDocument, RawDocumentBuf, Regex, doc, rawdoc};
+use bytes::Bytes;
 
 use crate::chain::Chain;
 use crate::fixture::Fixture;
+use crate::hostile_events::fresh_id;
 use crate::numbers::{Numbers, seeds};
 
+/// Where these tests have a bucket and a replica of the key of their own.
+const OTHER_REGION: &str = "eu-central-1";
+const OTHER_BUCKET: &str = "contract-of-another-region";
+const WITHOUT_LOCKS: &str = "contract-without-locks";
+
 pub(crate) fn the_bucket_keeps_its_contract(fixture: &Fixture) {
-    let bucket = fixture.stack("Bucket");
-    fixture.run(async { contract::object_store(&S3ObjectStore::new(&fixture.sdk(), bucket)).await });
+    let (bucket, key) = (fixture.stack("Bucket"), fixture.stack("Key"));
+    fixture.run(async {
+        let store = S3ObjectStore::new(&fixture.sdk(), bucket.clone());
+        contract::object_store(&store).await;
+        contract::listing(&store, &store).await;
+        contract::cold_storage(&store, &store).await;
+        tells_what_is_archived(fixture, &store, &bucket).await;
+
+        make_bucket_with_locks(fixture).await;
+        let home = Home { sdk: &fixture.sdk(), bucket: &bucket, key: &key, lock: LockMode::Compliance };
+        let other = OtherRegion::new(&home, OTHER_REGION.parse().unwrap(), OTHER_BUCKET.into()).unwrap();
+        let region = other.ports();
+        contract::object_store(region.store).await;
+        contract::copies(&store, region.store, region.copies).await;
+        contract::shelves(region.store, region.locks, region.shelves).await;
+        shelves_of_a_deletion(fixture, &other.store).await;
+        let without =
+            S3Locks::new(S3ObjectStore::new(&fixture.sdk(), WITHOUT_LOCKS.into()), LockMode::Governance);
+        refuses_without_locks(fixture, &without).await;
+    });
+}
+
+async fn make_bucket_with_locks(fixture: &Fixture) {
+    let place = BucketLocationConstraint::from(OTHER_REGION);
+    let place = CreateBucketConfiguration::builder().location_constraint(place).build();
+    let make =
+        s3_of_other_region(fixture).create_bucket().bucket(OTHER_BUCKET).create_bucket_configuration(place);
+    make.object_lock_enabled_for_bucket(true).send().await.unwrap();
+}
+
+fn s3_of_other_region(fixture: &Fixture) -> aws_sdk_s3::Client {
+    aws_sdk_s3::Client::new(&fixture.config.to_builder().region(Region::new(OTHER_REGION)).build())
+}
+
+/// The local AWS moves nothing to an archive by itself, so the object is put there.
+async fn tells_what_is_archived(fixture: &Fixture, store: &S3ObjectStore, bucket: &str) {
+    let key = fresh_key();
+    let put =
+        aws_sdk_s3::Client::new(&fixture.config).put_object().bucket(bucket).key(key.to_path().unwrap());
+    let put = put.storage_class(StorageClass::Glacier).body(Bytes::from_static(b"monthly").into());
+    put.send().await.unwrap();
+    assert_eq!(store.temperature(key).await.unwrap(), Temperature::Frozen);
+    let refused = store.get(key, 100).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Refused, "{refused}");
+    assert!(refused.hint_text().unwrap().contains("cold storage"));
+    for _ in 0..2 {
+        store.thaw(key).await.unwrap();
+        assert_eq!(store.temperature(key).await.unwrap(), Temperature::Thawing);
+    }
+}
+
+/// The mark of a deletion is listed, and goes as every version does.
+async fn shelves_of_a_deletion(fixture: &Fixture, store: &S3ObjectStore) {
+    let key = fresh_key();
+    store.put(key, Bytes::from_static(b"hidden")).await.unwrap();
+    let delete = s3_of_other_region(fixture).delete_object().bucket(OTHER_BUCKET).key(key.to_path().unwrap());
+    delete.send().await.unwrap();
+    assert_eq!(store.size(key).await.unwrap(), None);
+    let mut bytes: Vec<u64> = store.versions_of(key).await.unwrap().iter().map(|it| it.bytes).collect();
+    bytes.sort_unstable();
+    assert_eq!(bytes, [0, 6]);
+    let all = store.versions_of(key).await.unwrap();
+    assert!(store.remove(&all).await.unwrap().is_empty());
+    assert!(store.versions_of(key).await.unwrap().is_empty());
+}
+
+async fn refuses_without_locks(fixture: &Fixture, locks: &S3Locks) {
+    let (s3, key) = (aws_sdk_s3::Client::new(&fixture.config), fresh_key());
+    s3.create_bucket().bucket(WITHOUT_LOCKS).send().await.unwrap();
+    let put = s3.put_object().bucket(WITHOUT_LOCKS).key(key.to_path().unwrap());
+    put.body(Bytes::from_static(b"free").into()).send().await.unwrap();
+    let refused = locks.lock(key, 4_000_000_000_000).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+}
+
+fn fresh_key() -> ObjectKey {
+    ObjectKey::ChunkResult(BackupPlace { trigger: Trigger::Manual, backup: fresh_id() }, 0)
 }
 
 pub(crate) fn the_key_service_keeps_its_contract(fixture: &Fixture) {
     let key = fixture.stack("Key");
-    fixture.run(async { contract::data_keys(&KmsDataKeys::new(&fixture.sdk(), key)).await });
+    fixture.run(async {
+        let home = KmsDataKeys::new(&fixture.sdk(), key.clone());
+        contract::data_keys(&home).await;
+        let kms = aws_sdk_kms::Client::new(&fixture.config);
+        kms.replicate_key().key_id(&key).replica_region(OTHER_REGION).send().await.unwrap();
+        let replica = KmsDataKeys::replica(&fixture.sdk(), &key, OTHER_REGION.parse().unwrap()).unwrap();
+        contract::data_keys(&replica).await;
+        contract::replica_keys(&home, &replica).await;
+    });
 }
 
 pub(crate) fn the_catalog_keeps_its_contract(fixture: &Fixture) {
@@ -34,16 +130,20 @@ pub(crate) fn the_catalog_keeps_its_contract(fixture: &Fixture) {
         let source = "contract".parse().unwrap();
         let catalog = DynamoCatalog::new(&fixture.sdk(), rows, audit, source);
         contract::catalog_rows(&catalog).await;
+        contract::catalog_ends(&catalog).await;
+        contract::catalog_notes(&catalog).await;
         contract::catalog_leases(&catalog).await;
         contract::catalog_audit(&catalog).await;
+        contract::catalog_watch(&catalog).await;
     });
 }
 
 pub(crate) fn the_timeline_keeps_its_contract(fixture: &Fixture) {
     let rows = fixture.stack("CatalogTable");
     fixture.run(async {
-        let source = "contract".parse().unwrap();
-        contract::timeline(&DynamoTimeline::new(&fixture.sdk(), rows, source)).await;
+        let of = |source: &str| DynamoTimeline::new(&fixture.sdk(), rows.clone(), source.parse().unwrap());
+        contract::timeline(&of("contract")).await;
+        contract::timeline_comes_back(&of("contract-again")).await;
     });
 }
 

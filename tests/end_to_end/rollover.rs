@@ -145,14 +145,14 @@ async fn check_break(chain: &Chain, captured: ClusterTime, lost: ClusterTime) {
 
 /// The capture asked for it; here nobody but this test carries it out.
 async fn carry_out_the_new_base(chain: &Chain) {
-    let started = chain.ports.machines.started();
+    let started = chain.ports.machines.backups();
     assert_eq!(started.len(), 1, "a new base was started");
     assert_eq!(chain.ports.operation(OperationKind::Backup, started[0]).await.database, DATABASE);
     chain.carry_out(OperationKind::Backup, started[0]).await.unwrap();
     let row = chain.ports.operation(OperationKind::Backup, started[0]).await;
     assert_eq!(row.state, OperationState::Verified);
     chain.capture().await.unwrap();
-    assert_eq!(chain.ports.machines.started().len(), 1, "one is enough");
+    assert_eq!(chain.ports.machines.backups().len(), 1, "one is enough");
 }
 
 /// The documents of a collection that is made capped come into a new one without any change being told.

@@ -117,7 +117,7 @@ fn check(fixture: &Fixture, database: &Database, known: &Known) {
 }
 
 /// The time of the newest change there is.
-fn now(fixture: &Fixture) -> ClusterTime {
+pub(crate) fn now(fixture: &Fixture) -> ClusterTime {
     let reply = fixture.command(&fixture.client.database("admin"), doc! { "ping": 1 });
     let time = reply.get_timestamp("operationTime").unwrap();
     ClusterTime { seconds: time.time, ordinal: time.increment }
@@ -137,7 +137,7 @@ fn wait_for_second_after(fixture: &Fixture, time: ClusterTime) {
 }
 
 /// Does something while the cluster's time moves on, so that the timeline can pass what is read.
-fn while_others_write<T>(fixture: &Fixture, work: impl FnOnce() -> T) -> T {
+pub(crate) fn while_others_write<T>(fixture: &Fixture, work: impl FnOnce() -> T) -> T {
     let (over, is_over) = mpsc::channel::<()>();
     thread::scope(move |scope| {
         scope.spawn(move || {
@@ -154,7 +154,7 @@ fn while_others_write<T>(fixture: &Fixture, work: impl FnOnce() -> T) -> T {
 
 /// Calls the deployed function, as its schedule does, until the whole second of `time` is archived. What it started by
 /// itself for other tests' databases has ended when this returns, so nothing is archived later on unasked.
-fn capture(fixture: &Fixture, time: ClusterTime) {
+pub(crate) fn capture(fixture: &Fixture, time: ClusterTime) {
     let began = Instant::now();
     loop {
         wait_for_second_after(fixture, time);

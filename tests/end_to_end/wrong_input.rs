@@ -48,7 +48,7 @@ pub(crate) fn names_of_nothing_are_refused(fixture: &Fixture) {
         ("restore of another database's backup", "elsewhere", &good, 2, "\"misnamed\"", "-d misnamed"),
     ] {
         let line = format!("./restore.sh -d {database} --full --yes --backup {backup}");
-        scene.check(&refused(name, &line, (exit, &["plan-restore", backup, says], hint)));
+        scene.check(&refused(name, &line, (exit, &["thaw", backup, says], hint)));
     }
     scene.restores();
     scene.close();
