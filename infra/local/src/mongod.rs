@@ -60,7 +60,10 @@ pub(crate) fn binary(directory: &Path, python: &Path) -> Result<PathBuf> {
         let major =
             told.split("version v").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
         if major.is_some_and(|major| major >= 6) {
-            return Ok(PathBuf::from("mongod"));
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let found =
+                std::env::split_paths(&path).map(|folder| folder.join("mongod")).find(|it| it.is_file());
+            return found.context("find mongod on PATH again"); // in full: it is packed into a layer, too
         }
     }
     let binary = directory.join("mongod-6.0.5");

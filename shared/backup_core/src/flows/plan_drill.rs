@@ -34,6 +34,9 @@ pub struct Planned {
     pub work_key: String,
 }
 
+/// Files of collections and indexes that one item restores at most.
+const FILES_PER_ITEM_MAX: u64 = 400;
+
 /// The ports of this step.
 #[derive(Clone, Copy)]
 pub struct Ports<'a> {
@@ -205,8 +208,13 @@ async fn make_plan(
 
 /// These chunks, packed by their true sizes. Only neighbours share an item.
 fn work_items(manifest: &Manifest, ordinals: &BTreeSet<u32>, target_bytes: u64) -> Vec<WorkItem> {
-    let mut chunks: Vec<(u32, u64)> =
-        manifest.chunks().map(|(_, chunk)| (chunk.ordinal, chunk.stored.bson_bytes)).collect();
+    // A server keeps a file open for each collection and index, and a function may have a thousand of them.
+    let weight = |entry: &ManifestNamespace, bytes: u64| {
+        let files = u64::try_from(1 + entry.namespace.indexes.len()).unwrap_or(u64::MAX);
+        bytes.max(files.saturating_mul(target_bytes / FILES_PER_ITEM_MAX))
+    };
+    let weighed = manifest.chunks().map(|(entry, it)| (it.ordinal, weight(entry, it.stored.bson_bytes)));
+    let mut chunks: Vec<(u32, u64)> = weighed.collect();
     chunks.sort_unstable();
     let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
     for (ordinal, bytes) in chunks.into_iter().filter(|(ordinal, _)| ordinals.contains(ordinal)) {

@@ -223,3 +223,22 @@ async fn nothing_is_removed_while_the_newest_backup_does_not_open() {
     assert_eq!(prune(world, id).await.unwrap_err().kind(), ErrorKind::Denied);
     assert_eq!(rows(world, OperationKind::Backup).await, before);
 }
+
+/// What is damaged of one database says nothing of the keys, and keeps nothing of the others.
+#[tokio::test]
+async fn damage_of_one_database_keeps_only_what_is_left_of_it() {
+    let scene = forty_days().await;
+    let world = &scene.world;
+    let [other, old] = scene.old;
+    // Its manifest is not the one of such a database.
+    world.catalog.tamper(OperationKind::Backup, other, |row| row.database = "web".to_owned());
+    let id = world.request_prune(true).await;
+    prune(world, id).await.unwrap();
+    let is_marked = async |id| backup(world, id).await.backup().unwrap().removal.is_some();
+    assert!(is_marked(old).await && !is_marked(other).await);
+    world.clock.advance(2 * HOUR);
+    let id = world.request_prune(true).await;
+    prune(world, id).await.unwrap();
+    check_gone(world, old, "damage elsewhere").await;
+    assert!(has_manifest(&world.store, &backup(world, other).await));
+}

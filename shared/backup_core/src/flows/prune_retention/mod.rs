@@ -116,6 +116,9 @@ async fn carry_out(
     for decision in &survey.plan.decisions {
         let Some(backup) = survey.backups.get(&decision.backup) else { continue };
         time_for_more(ports.clock)?;
+        if survey.damaged.contains(&decision.database) {
+            continue; // older ones may be all that is left of it
+        }
         match next(ports, policy, survey, decision, backup).await? {
             Next::Keep => kept.push((decision, backup)),
             Next::Mark => {

@@ -137,9 +137,10 @@ pub(super) async fn clear(clock: &dyn Clock, shelves: &dyn Shelves, place: Backu
 /// The audit trail first: without the row nobody would know what was removed.
 async fn forget(ports: Ports<'_>, run: &Operation, row: &Operation) -> Result<()> {
     let Ports { catalog, clock, .. } = ports;
-    let reason = row.backup()?.removal.as_ref().map(|it| it.reason.as_str()).unwrap_or_default();
-    let now = clock.now_millis();
-    catalog.append_audit(row.id, &AuditRecord::removed(row, reason, &run.user, now)).await?;
+    let detail = row.backup()?;
+    let reason = detail.removal.as_ref().map(|it| it.reason.as_str()).unwrap_or_default();
+    let (user, now) = (detail.unwanted_by.as_ref().unwrap_or(&run.user), clock.now_millis());
+    catalog.append_audit(row.id, &AuditRecord::removed(row, reason, user, now)).await?;
     if !row.state.is_final() {
         let failure = Failure {
             step: "prune-retention".to_owned(),

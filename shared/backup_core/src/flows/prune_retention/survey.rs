@@ -27,6 +27,8 @@ pub(super) struct Survey {
     pub(super) in_use: BTreeSet<OperationId>,
     /// What is to become of them.
     pub(super) plan: RetentionPlan,
+    /// Databases whose newest good backup is damaged: nothing of them is removed.
+    pub(super) damaged: BTreeSet<String>,
 }
 
 /// Looks at everything, and decides.
@@ -36,19 +38,20 @@ pub(super) async fn look(ports: Ports<'_>, policy: &Policy, operation: &Operatio
     let now_millis = clock.now_millis();
     let (backups, in_use) = (all_backups(catalog).await?, uses::in_use(catalog, now_millis).await?);
     let (head, breaks) = (timeline.head().await?, timeline.breaks().await?);
+    let canaries = canaries(ports, &backups, now_millis).await?;
     let facts = Facts {
         now_millis,
         store_millis: store.store_millis().await?,
         backups: &backups,
         in_use: &in_use,
-        unreadable: unreadable(ports, &backups, now_millis).await?,
+        unreadable: canaries.unreadable,
         head: head.as_ref(),
         breaks: &breaks,
         force: operation.prune()?.force,
     };
     let plan = plan(policy, &facts);
     let backups = backups.into_iter().map(|backup| (backup.id, backup)).collect();
-    Ok(Survey { now_millis, backups, in_use, plan })
+    Ok(Survey { now_millis, backups, in_use, plan, damaged: canaries.damaged })
 }
 
 /// Every backup, newest first; `Refused` if there are more than can be judged.
@@ -62,25 +65,45 @@ pub(super) async fn all_backups(catalog: &dyn Catalog) -> Result<Vec<Operation>>
         .hint("shorten the retention of single tiers, or take fewer backups"))
 }
 
-/// Why the newest good backup of a database does not open; none if all of them do. As long as one does not, nobody
-/// knows whether the keys are lost, and what was sealed earlier may be all there is.
-async fn unreadable(ports: Ports<'_>, backups: &[Operation], now_millis: u64) -> Result<Option<String>> {
+/// Whether the newest good backups open.
+struct Canaries {
+    /// Why the keys may be lost, so that what was sealed earlier may be all there is.
+    unreadable: Option<String>,
+    /// Databases whose newest one is damaged, while others open.
+    damaged: BTreeSet<String>,
+}
+
+async fn canaries(ports: Ports<'_>, backups: &[Operation], now_millis: u64) -> Result<Canaries> {
     let mut newest: BTreeMap<&str, &Operation> = BTreeMap::new();
     for backup in backups.iter().filter(|backup| is_good(backup, now_millis)) {
         newest.entry(&backup.database).or_insert(backup);
     }
-    let canaries: Vec<Operation> = newest.into_values().cloned().collect();
-    let opened = canaries.into_iter().map(|backup| async move { why_it_does_not_open(ports, &backup).await });
-    Ok(at_once(AT_ONCE, opened).await?.into_iter().flatten().min())
-}
-
-async fn why_it_does_not_open(ports: Ports<'_>, backup: &Operation) -> Result<Option<String>> {
-    time_for_more(ports.clock)?;
-    match open_manifest(ports.store, ports.keys, backup).await {
-        Ok(_) => Ok(None),
-        Err(why) if why.kind().is_retryable() => Err(why),
-        Err(why) => Ok(Some(format!("{} of {:?}: {why}", backup.id, backup.database))),
+    let newest: Vec<Operation> = newest.into_values().cloned().collect();
+    let opened = newest.iter().map(|backup| async move {
+        time_for_more(ports.clock)?;
+        match open_manifest(ports.store, ports.keys, backup).await {
+            Err(why) if why.kind().is_retryable() => Err(why),
+            opened => Ok((backup, opened.err())),
+        }
+    });
+    let opened = at_once(AT_ONCE, opened).await?;
+    let one_opens = opened.iter().any(|(_, why)| why.is_none());
+    let is_damage = |why: &Error| matches!(why.kind(), ErrorKind::Corrupt | ErrorKind::NotFound);
+    let mut found = Canaries { unreadable: None, damaged: BTreeSet::new() };
+    for (backup, why) in opened {
+        match why {
+            Some(why) if one_opens && is_damage(&why) => {
+                tracing::error!(backup = %backup.id, why = %why, "the newest good backup is damaged");
+                found.damaged.insert(backup.database.clone());
+            }
+            Some(why) => {
+                let told = format!("{} of {:?}: {why}", backup.id, backup.database);
+                found.unreadable.get_or_insert(told);
+            }
+            None => {}
+        }
     }
+    Ok(found)
 }
 
 fn is_good(backup: &Operation, now_millis: u64) -> bool {
