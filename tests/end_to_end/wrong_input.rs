@@ -207,6 +207,7 @@ fn line_to(step: &str) -> &'static str {
 pub(crate) fn servers_that_will_not_do_are_refused(fixture: &Fixture) {
     let mut scene = Scene::open(fixture, "unserved");
     let (backup, restore) = ("./backup.sh -d unserved", "./restore.sh -d unserved --full --yes");
+    scene.backs_up(); // a restore looks for its backup before it asks its target
     let standalone = Standalone::start(fixture);
     for (secret, line) in [(SOURCE_SECRET, backup), (TARGET_SECRET, restore)] {
         scene.check(&Case {
@@ -232,7 +233,6 @@ pub(crate) fn servers_that_will_not_do_are_refused(fixture: &Fixture) {
             alerts: 0,
         });
     }
-    scene.backs_up();
     scene.restores();
     scene.close();
 }
