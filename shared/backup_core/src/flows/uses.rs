@@ -16,7 +16,7 @@ const OPERATIONS_LOOKED_AT_MAX: u32 = 10_000;
 
 /// Notes in the operation's row that it reads `backup`, and makes sure that nobody is removing it; gives the backup's
 /// row. `Transient` if it was marked to be removed just now, and the operation's row is then as it was; or if somebody
-/// else wrote that row meanwhile. `Conflict` if it is marked although the operation has used it before.
+/// else wrote that row meanwhile. `Conflict` if its removal has begun although the operation has used it before.
 pub(super) async fn claim(
     catalog: &dyn Catalog,
     operation: &mut Operation,
@@ -27,13 +27,20 @@ pub(super) async fn claim(
     if is_new {
         write_use(catalog, operation, Some(backup)).await?;
     }
-    let found = catalog.operation(OperationKind::Backup, backup).await.and_then(still_there);
-    if found.is_err() && is_new {
+    let row = catalog.operation(OperationKind::Backup, backup).await;
+    if !is_new {
+        let row = row?;
+        // The use was written before: a pruner that has only marked it looks at uses again, and spares it.
+        let has_begun = row.backup()?.removal.as_ref().is_some_and(|removal| removal.begun);
+        return if has_begun { still_there(row) } else { Ok(row) };
+    }
+    let found = row.and_then(still_there);
+    if found.is_err() {
         write_use(catalog, operation, before).await?;
     }
     found.map_err(|why| match why.kind() {
         // Whoever chose it a moment ago can choose another one now.
-        ErrorKind::Conflict if is_new => {
+        ErrorKind::Conflict => {
             Error::new(ErrorKind::Transient, format!("begin to use {backup}")).because(why)
         }
         _ => why,
