@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use backup_core::flows::execution_seconds_max;
+use backup_core::operation::OperationKind;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -122,6 +125,23 @@ fn the_state_machines_are_sound() {
         let machine: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert!(machine["TimeoutSeconds"].as_u64().is_some(), "{}: no time limit", path.display());
         check_states(&path, &machine);
+    }
+}
+
+/// A lease that ends before its machine does lets two work on one thing.
+#[test]
+fn a_lease_outlasts_its_machine() {
+    for (machine, kind) in [
+        ("protect", OperationKind::Backup),
+        ("synthesize", OperationKind::Backup),
+        ("restore", OperationKind::Restore),
+        ("drill", OperationKind::Drill),
+        ("prune", OperationKind::Prune),
+    ] {
+        let text =
+            fs::read_to_string(root().join(format!("infra/statemachines/{machine}.asl.json"))).unwrap();
+        let machine: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(machine["TimeoutSeconds"], execution_seconds_max(kind), "{kind}");
     }
 }
 

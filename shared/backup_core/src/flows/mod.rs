@@ -62,17 +62,16 @@ use crate::format::{
     BackupPlan, EvidenceKey, Manifest, ObjectContext, ObjectKey, ObjectKind, Opened, open_json,
 };
 use crate::id::Fence;
-use crate::operation::{Operation, OperationState, Trigger};
+use crate::operation::{Operation, OperationKind, OperationState, Trigger};
 use crate::plan::restore::RestorePlan;
 use crate::plan::synthesis::SynthesisPlan;
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore};
 use crate::retention::RetentionPlan;
 use crate::settings::MIB;
 
-/// How long a lease holds without its machine ending it: longer than the machines' own time limit (twelve hours), so
-/// that it only ends by itself if even the alarm for a dead machine failed. What a
-/// restore waits for cold storage comes before it takes its lease.
-pub const LEASE_SECONDS: u64 = 12 * 3600 + 900;
+/// How long a lease holds beyond the longest run of its machine: it only ends by itself if even the alarm for a dead
+/// machine failed.
+const LEASE_MARGIN_SECONDS: u64 = 900;
 /// Sealed plans and manifests are compressed; none comes near this.
 const SEALED_BYTES_MAX: u64 = 64 * MIB;
 /// Small clear JSON.
@@ -238,6 +237,16 @@ fn path(key: ObjectKey) -> String {
     key.to_path().unwrap_or_else(|_| "an object".to_owned())
 }
 
+/// How long the machine of an operation runs at most, waiting included, in seconds: its `TimeoutSeconds`.
+#[must_use]
+pub const fn execution_seconds_max(kind: OperationKind) -> u64 {
+    match kind {
+        OperationKind::Backup | OperationKind::Prune => 12 * 3600,
+        OperationKind::Drill => 60 * 3600,
+        OperationKind::Restore => 72 * 3600,
+    }
+}
+
 /// Takes the lease of an operation that has not begun; no fence if it was begun meanwhile.
 ///
 /// A doubled event may come so late that the other run has ended everything: the lease it takes then would be freed
@@ -249,7 +258,8 @@ async fn lease_to_begin(
     force: bool,
 ) -> Result<Option<Fence>> {
     let resource = operation.resource();
-    let taken = catalog.acquire_lease(&resource, operation, force, clock.now_millis(), LEASE_SECONDS).await;
+    let seconds = execution_seconds_max(operation.kind()) + LEASE_MARGIN_SECONDS;
+    let taken = catalog.acquire_lease(&resource, operation, force, clock.now_millis(), seconds).await;
     let fence = taken.map_err(|why| wait_for_turn(operation, why))?;
     let now = catalog.operation(operation.kind(), operation.id).await?;
     if now.state.is_final() {
