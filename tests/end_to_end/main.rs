@@ -1,6 +1,7 @@
 //! The real chain: a real mongod, the real template and state machines on a local AWS, the real binaries.
 //!
-//! One cloud serves all tests, one after another, because a source takes one backup at a time.
+//! One cloud serves most tests, one after another, because a source takes one backup at a time. What needs a cloud of its
+//! own goes on beside them, because it waits most of its time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 #![allow(clippy::print_stderr, reason = "a test runner's output")]
@@ -46,16 +47,22 @@ mod timeline;
 mod wrong_input;
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fixture::Fixture;
 use libtest_mimic::{Arguments, Trial};
 
 type Test = (&'static str, fn(&Fixture));
 
-const TESTS: [Test; 62] = [
+/// They have a cloud of their own.
+const BESIDE: [Test; 2] = [
     ("nightly::the_chain_runs_by_itself", nightly::the_chain_runs_by_itself),
-    ("nightly::a_doubled_trigger_runs_once", nightly::a_doubled_trigger_runs_once),
     ("regions::three_regions_keep_what_they_promise", regions::three_regions_keep_what_they_promise),
+];
+
+/// They share one.
+const TESTS: [Test; 60] = [
+    ("nightly::a_doubled_trigger_runs_once", nightly::a_doubled_trigger_runs_once),
     ("ports::the_bucket_keeps_its_contract", ports::the_bucket_keeps_its_contract),
     ("ports::the_key_service_keeps_its_contract", ports::the_key_service_keeps_its_contract),
     ("ports::the_catalog_keeps_its_contract", ports::the_catalog_keeps_its_contract),
@@ -195,33 +202,41 @@ const TESTS: [Test; 62] = [
     ("aws_faults::a_fault_that_stays_is_a_clear_failure", aws_faults::a_fault_that_stays_is_a_clear_failure),
 ];
 
+/// Tests of which one runs at a time.
+type Lane<'a> = (&'a [Test], Arc<Mutex<()>>);
+
 fn main() -> ExitCode {
+    let lanes: [Lane<'_>; 2] = [(&BESIDE, Arc::default()), (&TESTS, Arc::default())];
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let wanted =
-        TESTS.iter().any(|(name, _)| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter)));
-    if arguments.list || !wanted {
-        let trials = TESTS.iter().map(|(name, _)| Trial::test(*name, || Ok(()))).collect();
+    // One for each lane, and one that may wait for a lane meanwhile.
+    arguments.test_threads = Some(lanes.len() + 1);
+    let is_wanted = |name: &str| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter));
+    let names: Vec<&str> = lanes.iter().flat_map(|(tests, _)| tests.iter()).map(|(name, _)| *name).collect();
+    if arguments.list || !names.iter().any(|name| is_wanted(name)) {
+        let trials = names.into_iter().map(|name| Trial::test(name, || Ok(()))).collect();
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     let fixture = match Fixture::start() {
-        Ok(fixture) => std::sync::Arc::new(fixture),
+        Ok(fixture) => Arc::new(fixture),
         Err(why) => {
             eprintln!("error: the local cloud did not start: {why:#}");
             return ExitCode::FAILURE; // a missing server fails the run
         }
     };
-    let trials = TESTS.iter().map(|(name, test)| {
-        let (fixture, test) = (fixture.clone(), *test);
-        Trial::test(*name, move || {
-            test(&fixture);
-            Ok(())
-        })
-    });
+    let trials = lanes.iter().flat_map(|(tests, lane)| tests.iter().map(|test| trial(*test, lane, &fixture)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if let Err(why) = fixture.stop() {
         eprintln!("error: the local cloud did not stop: {why:#}");
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
+}
+
+fn trial((name, test): Test, lane: &Arc<Mutex<()>>, fixture: &Arc<Fixture>) -> Trial {
+    let (lane, fixture) = (lane.clone(), fixture.clone());
+    Trial::test(name, move || {
+        let _turn = lane.lock().unwrap_or_else(PoisonError::into_inner);
+        test(&fixture);
+        Ok(())
+    })
 }
