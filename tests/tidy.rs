@@ -179,6 +179,18 @@ fn check_states(path: &Path, machine: &serde_json::Value) {
 }
 
 /// Locks are taken away by nobody: the permission stands in a denial only.
+/// Names of buckets can be guessed, and anybody may have made one first.
+#[test]
+fn no_role_reaches_the_bucket_of_another_account() {
+    let template = fs::read_to_string(root().join("infra/template.yaml")).unwrap();
+    let is_elsewhere = |statement: &&str| statement.contains("s3:::${AWS::StackName}-${AWS::AccountId}-*");
+    let elsewhere: Vec<&str> = template.split("Effect: ").filter(is_elsewhere).collect();
+    assert!(elsewhere.len() > 10, "{}", elsewhere.len());
+    for statement in elsewhere {
+        assert!(statement.contains("'aws:ResourceAccount': !Ref AWS::AccountId"), "{statement}");
+    }
+}
+
 #[test]
 fn no_role_gets_around_a_lock() {
     let template = fs::read_to_string(root().join("infra/template.yaml")).unwrap();

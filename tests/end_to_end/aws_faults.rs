@@ -297,7 +297,7 @@ fn repeated(part: &Value) -> Vec<BTreeSet<String>> {
         _ => Vec::new(),
     };
     let mut tasks: Vec<_> = inner.into_iter().flat_map(repeated).collect();
-    if let Some(retriers) = part["Retry"].as_array() {
+    if let Some(retriers) = part["Retry"].as_array().filter(|_| part["Type"] == "Task") {
         let names = retriers.iter().flat_map(|retrier| retrier["ErrorEquals"].as_array().unwrap());
         let ours = names
             .filter_map(Value::as_str)
