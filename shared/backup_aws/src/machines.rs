@@ -137,21 +137,27 @@ impl Pipelines {
         self.arns.contains_key(&pipeline)
     }
 
-    /// Starts the execution of a pipeline for an operation; gives its ARN. `Conflict` if it was started before.
-    pub async fn begin(&self, pipeline: Pipeline, operation: &Operation) -> Result<String> {
-        let arn = self.arns.get(&pipeline).ok_or_else(|| {
+    fn arn(&self, pipeline: Pipeline, operation: &Operation) -> Result<&str> {
+        self.arns.get(&pipeline).map(String::as_str).ok_or_else(|| {
             let what = format!("start {pipeline:?} for {}: its state machine was not named", operation.id);
             Error::new(ErrorKind::Internal, what)
                 .hint("the function was not deployed by this release's template")
-        })?;
-        if pipeline != Pipeline::Replicate {
-            return self.machines.start(arn, operation.kind(), operation.id).await;
+        })
+    }
+
+    /// Starts the execution of a pipeline for an operation; gives its ARN. `Conflict` if it was started before.
+    pub async fn begin(&self, pipeline: Pipeline, operation: &Operation) -> Result<String> {
+        let arn = self.arn(pipeline, operation)?;
+        if pipeline == Pipeline::Replicate {
+            return self.begin_copies(operation, &format!("replication-{}", operation.id)).await;
         }
-        // The name of an execution is taken for months, so that of a later try has to differ.
-        let slot = SystemClock::without_deadline().now_millis() / COPY_AGAIN_MILLIS;
-        let name = format!("replication-{}-{slot}", operation.id);
+        self.machines.start(arn, operation.kind(), operation.id).await
+    }
+
+    async fn begin_copies(&self, operation: &Operation, name: &str) -> Result<String> {
+        let arn = self.arn(Pipeline::Replicate, operation)?;
         let work = ObjectKey::BackupWork(operation.backup_place()?).to_path()?;
-        self.machines.start_named(arn, &name, &json!({ "operation": operation.id, "work_key": work })).await
+        self.machines.start_named(arn, name, &json!({ "operation": operation.id, "work_key": work })).await
     }
 }
 
@@ -161,6 +167,15 @@ impl ports::Machines for Pipelines {
         match self.begin(pipeline, operation).await {
             Err(why) if why.kind() != ErrorKind::Conflict => Err(why),
             _ => Ok(()), // an operation has one execution, whoever started it
+        }
+    }
+
+    async fn copy_again(&self, backup: &Operation) -> Result<bool> {
+        // The name of an execution is taken for months, so that of a later try has to differ.
+        let slot = SystemClock::without_deadline().now_millis() / COPY_AGAIN_MILLIS;
+        match self.begin_copies(backup, &format!("replication-{}-{slot}", backup.id)).await {
+            Err(why) if why.kind() == ErrorKind::Conflict => Ok(false),
+            begun => begun.map(|_| true),
         }
     }
 }

@@ -200,6 +200,25 @@ async fn a_failure_is_told_once_audited_once_and_frees_the_lease() {
 }
 
 #[tokio::test]
+async fn a_failure_that_cannot_be_told_frees_the_lease_and_is_told_later() {
+    let world = World::with_data();
+    let id = world.request_backup(false).await;
+    world.step(&Faults::none(), id, Step::TriggerBackup).await.unwrap();
+    let (catalog, alerts, clock) = (&world.catalog, &world.alerts, &world.clock);
+    let ports = raise_alert::Ports { catalog, alerts, bucket: Some((&world.store, &world.keys)), clock };
+    let raise = || raise_alert::run(ports, OperationKind::Backup, id, "States.Timeout", "too slow");
+    world.alerts.set_broken(Some(ErrorKind::Denied));
+    assert_eq!(raise().await.unwrap_err().kind(), ErrorKind::Denied);
+    assert!(world.catalog.lease(&Resource::Source, 0).await.unwrap().is_none());
+    let next = world.back_up().await;
+    world.alerts.set_broken(None);
+    raise().await.unwrap();
+    assert_eq!(world.alerts.published().len(), 1);
+    assert_eq!(world.operation(OperationKind::Backup, id).await.state, OperationState::Failed);
+    assert_eq!(world.operation(OperationKind::Backup, next).await.state, OperationState::Verified);
+}
+
+#[tokio::test]
 async fn a_refused_backup_does_not_wake_people_nor_end_the_one_that_runs() {
     let world = World::with_data();
     let (first, second) = (world.request_backup(false).await, world.request_backup(false).await);

@@ -34,6 +34,9 @@ impl Source for Databases {
         unreachable!("a schedule reads nothing")
     }
     async fn databases(&self) -> Result<Vec<String>> {
+        if self.0.is_empty() {
+            return Err(Error::new(ErrorKind::Transient, "list databases"));
+        }
         Ok(self.0.iter().map(|name| (*name).to_owned()).collect())
     }
     async fn namespaces(&self, _: &str) -> Result<Vec<Namespace>> {
@@ -64,6 +67,10 @@ impl Machines for Stubborn {
             return Err(Error::new(self.kind, "start an execution"));
         }
         self.machines.start(pipeline, operation).await
+    }
+
+    async fn copy_again(&self, backup: &Operation) -> Result<bool> {
+        panic!("a schedule copies nothing, and so not {}", backup.id)
     }
 }
 
@@ -236,6 +243,32 @@ async fn a_named_database_that_is_not_there_is_told_after_the_others_were_starte
         assert_eq!(why.kind(), ErrorKind::NotFound);
         assert!(why.to_string().contains("\"shop\"") && why.hint_text().is_some(), "{why}");
         assert_eq!(started(&world).await, [(pipeline, DATABASE.to_owned())]);
+    }
+}
+
+/// Each of its databases has an operation then, which waits for it and is told of.
+#[tokio::test]
+async fn where_a_source_does_not_answer_what_is_known_is_started() {
+    for (later, named, expected) in [
+        (0, &[][..], &[DATABASE][..]),
+        (0, &["blog"], &["blog"]),
+        (3 * DAY, &["blog"], &["blog"]),
+        (3 * DAY, &[], &[]),
+    ] {
+        let world = world().await;
+        world.clock.advance(later);
+        let ports: (&dyn Source, &dyn Machines) = (&Databases(&[]), &world.machines);
+        let slot = (Scheduled::Protect, SLOT + later);
+        let begun = trigger_dying(&world, &Faults::none(), ports, slot, named).await;
+        match begun {
+            Ok(begun) => assert_eq!(begun.len(), expected.len(), "{later} {named:?}"),
+            Err(why) => assert!(why.kind() == ErrorKind::Transient && expected.is_empty(), "{later}: {why}"),
+        }
+        let started: Vec<OperationId> = world.machines.started().into_iter().map(|(_, id)| id).collect();
+        let rows = world.catalog.operations(OperationKind::Backup, 100).await.unwrap();
+        let rows =
+            rows.into_iter().filter(|row| started.contains(&row.id) && row.trigger() == Trigger::Automated);
+        assert_eq!(rows.map(|row| row.database).collect::<Vec<_>>(), expected, "{later} {named:?}");
     }
 }
 

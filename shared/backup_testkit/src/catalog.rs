@@ -217,6 +217,7 @@ impl Catalog for MemoryCatalog {
 #[derive(Clone, Default)]
 pub struct MemoryAlerts {
     published: Arc<Mutex<Vec<Alert>>>,
+    broken: Arc<Mutex<Option<ErrorKind>>>,
 }
 
 impl MemoryAlerts {
@@ -225,11 +226,19 @@ impl MemoryAlerts {
     pub fn published(&self) -> Vec<Alert> {
         self.published.lock().unwrap().clone()
     }
+
+    /// Publishes nothing any more, because of this; or does again.
+    pub fn set_broken(&self, why: Option<ErrorKind>) {
+        *self.broken.lock().unwrap() = why;
+    }
 }
 
 #[async_trait]
 impl Alerts for MemoryAlerts {
     async fn publish(&self, alert: &Alert) -> Result<()> {
+        if let Some(why) = *self.broken.lock().unwrap() {
+            return Err(Error::new(why, "publish an alert"));
+        }
         self.published.lock().unwrap().push(alert.clone());
         Ok(())
     }
@@ -265,5 +274,9 @@ impl Machines for MemoryMachines {
             started.push((pipeline, operation.id));
         }
         Ok(())
+    }
+
+    async fn copy_again(&self, backup: &Operation) -> Result<bool> {
+        self.start(Pipeline::Replicate, backup).await.map(|()| true)
     }
 }

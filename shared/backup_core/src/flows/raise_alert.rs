@@ -39,7 +39,12 @@ pub async fn run(
         let failure = told.unwrap_or_else(|| from_state_machine(error, cause));
         operation.failure = Some(failure.clone());
         if is_worth_waking_people(&operation, &failure) {
-            ports.alerts.publish(&Alert::operation_failed(&operation, &failure)).await?;
+            let told = ports.alerts.publish(&Alert::operation_failed(&operation, &failure)).await;
+            if told.is_err() {
+                // It is tried again; but whoever waits for the lease need not wait for that.
+                ports.catalog.release_lease(&operation.resource(), id).await?;
+                return told;
+            }
         }
         ports.catalog.fail_operation(&operation, now).await?;
         operation = ports.catalog.operation(kind, id).await?;
@@ -48,7 +53,9 @@ pub async fn run(
     // It may also have succeeded, and only its last words failed.
     let failed = operation.state == OperationState::Failed;
     let status = if failed { AuditStatus::Failure } else { AuditStatus::Success };
-    ports.catalog.append_audit(id, &AuditRecord::of(&operation, status, finished)).await?;
+    if !(kind == OperationKind::Prune && operation.is_dry_run()) {
+        ports.catalog.append_audit(id, &AuditRecord::of(&operation, status, finished)).await?;
+    }
     ports.catalog.release_lease(&operation.resource(), id).await?;
     if let Some((store, keys)) = ports.bucket {
         let is_kept = had_ended && store.size(ObjectKey::Record(operation.place()?)).await?.is_some();
@@ -68,7 +75,7 @@ fn is_the_one_that_ended_it(told: &Failure, error: &str) -> bool {
 /// A person who was told "another backup is running" has read it already, and one who takes over knows that the old
 /// backup ends; a schedule has nobody who reads.
 fn is_worth_waking_people(operation: &Operation, failure: &Failure) -> bool {
-    if operation.restore().is_ok_and(|detail| detail.dry_run) {
+    if operation.is_dry_run() {
         return false;
     }
     let manual = operation.trigger() == Trigger::Manual;

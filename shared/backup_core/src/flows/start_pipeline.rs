@@ -20,6 +20,8 @@ const STEP: &str = "start-pipeline";
 const USER: &str = "nightsafe: schedule";
 /// Nothing more is started with less time than this: the same trigger comes again, and goes on.
 const START_MILLIS_MIN: u64 = 10_000;
+/// A database that was backed up later than so long ago is most likely still there, in milliseconds.
+const LATELY_MILLIS: u64 = 48 * 3_600_000;
 /// How many names are told.
 const NAMES_MAX: usize = 20;
 
@@ -79,9 +81,9 @@ pub async fn run(
 
 async fn chosen(ports: Ports<'_>, what: Scheduled, named: &[String]) -> Result<Choice> {
     match what {
-        Scheduled::Protect => Ok(choose(named, &there(ports).await?)),
+        Scheduled::Protect => Ok(choose(named, &there(ports, named).await?)),
         Scheduled::Synthesize => {
-            let mut choice = choose(named, &there(ports).await?);
+            let mut choice = choose(named, &there(ports, named).await?);
             let wanted = foldable(ports).await?;
             choice.databases.retain(|database| wanted.contains(database));
             Ok(choice)
@@ -94,10 +96,25 @@ async fn chosen(ports: Ports<'_>, what: Scheduled, named: &[String]) -> Result<C
     }
 }
 
-async fn there(ports: Ports<'_>) -> Result<BTreeSet<String>> {
+/// What a source that cannot be asked for the moment would say is what was named; or else what was backed up lately.
+/// So each of these databases has an operation that waits for the source, and people are told of those that fail.
+async fn there(ports: Ports<'_>, named: &[String]) -> Result<BTreeSet<String>> {
     let source =
         ports.source.ok_or_else(|| Error::new(ErrorKind::Internal, "list databases: no source was given"))?;
-    Ok(source.databases().await?.into_iter().collect())
+    let why = match source.databases().await {
+        Ok(there) => return Ok(there.into_iter().collect()),
+        Err(why) if why.kind().is_retryable() => why,
+        Err(why) => return Err(why),
+    };
+    let mut known: BTreeSet<String> = named.iter().cloned().collect();
+    if known.is_empty() {
+        known = backed_up_since(ports, ports.clock.now_millis().saturating_sub(LATELY_MILLIS)).await?;
+    }
+    if known.is_empty() {
+        return Err(why);
+    }
+    tracing::warn!(why = %why, databases = known.len(), "the source cannot be asked: it goes by what is known");
+    Ok(known)
 }
 
 /// The databases that have changes behind their newest base. Whoever reads the head and the breaks reads the head
@@ -112,9 +129,14 @@ async fn foldable(ports: Ports<'_>) -> Result<Vec<String>> {
 /// The databases that there is a good backup of. The source is not asked: what is no longer there is what a restore is
 /// wanted of.
 async fn restorable(ports: Ports<'_>) -> Result<BTreeSet<String>> {
+    backed_up_since(ports, 0).await
+}
+
+/// The databases that there is a good backup of which was asked for later than `since_millis`.
+async fn backed_up_since(ports: Ports<'_>, since_millis: u64) -> Result<BTreeSet<String>> {
     let now = ports.clock.now_millis();
     let backups = ports.catalog.operations(OperationKind::Backup, BACKUPS_LOOKED_AT_MAX).await?;
-    let good = backups.into_iter().filter(|backup| is_good(backup, now));
+    let good = backups.into_iter().filter(|it| is_good(it, now) && it.id.requested_millis() >= since_millis);
     Ok(good.map(|backup| backup.database).collect())
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn in_use(catalog: &dyn Catalog, now_millis: u64) -> Result<BTr
 
 /// A restore of which only a plan was asked for reads no documents, and never ends.
 fn is_under_way(operation: &Operation) -> bool {
-    !operation.state.is_final() && !operation.restore().is_ok_and(|detail| detail.dry_run)
+    !operation.state.is_final() && !operation.is_dry_run()
 }
 
 async fn write_use(

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use crate::alert::Alert;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{OperationId, RegionName, SourceName};
-use crate::operation::{Operation, OperationKind, Pipeline};
+use crate::operation::{Operation, OperationKind};
 use crate::ports::{Alerts, Catalog, Clock, DataKeys, Machines, ObjectStore, Region, Timeline};
 use crate::retention::{Facts, Policy, Tier, plan, usage};
 use crate::timeline::TimelineHead;
@@ -24,6 +24,8 @@ const BACKUPS_LOOKED_AT_MAX: u32 = 10_000;
 const COPYING_MILLIS: u64 = 30 * 60_000;
 /// How many backups are copied again after one run.
 const COPIES_STARTED_MAX: usize = 5;
+/// How many it is tried with: what was begun not long ago keeps no others out.
+const COPIES_TRIED_MAX: usize = 50;
 /// Findings that are told in one run, the worst first; the next run goes on.
 const TOLD_MAX: usize = 50;
 
@@ -196,10 +198,16 @@ impl Watch<'_> {
         let is_wanted = |it: &&Lacking<'_>| {
             it.millis >= COPYING_MILLIS && it.regions.iter().any(|region| reached.contains(region))
         };
-        let wanted: Vec<&Lacking<'_>> = lacking.iter().filter(is_wanted).take(COPIES_STARTED_MAX).collect();
-        for it in wanted {
-            if let Err(why) = self.ports.machines.start(Pipeline::Replicate, it.backup).await {
-                self.seen.fail(self.source, "starting to copy backups again", &[], &why);
+        let mut started = 0;
+        for it in lacking.iter().filter(is_wanted).take(COPIES_TRIED_MAX) {
+            match self.ports.machines.copy_again(it.backup).await {
+                Ok(is_new) => started += usize::from(is_new),
+                Err(why) => {
+                    self.seen.fail(self.source, "starting to copy backups again", &[], &why);
+                    return;
+                }
+            }
+            if started == COPIES_STARTED_MAX {
                 return;
             }
         }

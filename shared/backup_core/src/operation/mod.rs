@@ -261,6 +261,16 @@ impl Operation {
         }
     }
 
+    /// Whether it only says what it would do.
+    #[must_use]
+    pub const fn is_dry_run(&self) -> bool {
+        match &self.detail {
+            Detail::Restore(detail) => detail.dry_run,
+            Detail::Prune(detail) => detail.dry_run,
+            Detail::Backup(_) | Detail::Drill(_) => false,
+        }
+    }
+
     /// The backup that it reads, beside the one it makes, once it has chosen one.
     #[must_use]
     pub const fn used_backup(&self) -> Option<OperationId> {

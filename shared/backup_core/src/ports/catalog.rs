@@ -110,8 +110,11 @@ pub trait Catalog: Send + Sync {
 #[async_trait]
 pub trait Machines: Send + Sync {
     /// Starts the execution of a pipeline for an operation that was asked for. Again: no error, and nothing more is
-    /// started; only copies of a backup may be started again, some hours later.
+    /// started.
     async fn start(&self, pipeline: Pipeline, operation: &Operation) -> Result<()>;
+
+    /// Starts the copying of a backup once more; false if that was done not long ago.
+    async fn copy_again(&self, backup: &Operation) -> Result<bool>;
 }
 
 /// Tells people.

@@ -224,6 +224,33 @@ async fn nothing_is_removed_while_the_newest_backup_does_not_open() {
     assert_eq!(rows(world, OperationKind::Backup).await, before);
 }
 
+/// What is kept is locked at home all the same; what goes has to wait.
+#[tokio::test]
+async fn a_region_that_is_down_takes_no_lock_from_home() {
+    let scene = forty_days().await;
+    let world = &scene.world;
+    let locked = world.store.locked();
+    world.replica.set_down(true);
+    let id = world.request_prune(true).await;
+    assert_eq!(prune(world, id).await.unwrap_err().kind(), ErrorKind::Transient);
+    let while_down = world.store.locked();
+    assert!(while_down != locked, "something was to be locked for longer");
+    world.replica.set_down(false);
+    prune(world, id).await.unwrap();
+    assert_eq!(world.store.locked(), while_down, "nothing was left to be locked");
+
+    world.clock.advance(2 * HOUR);
+    world.replica.set_down(true);
+    let id = world.request_prune(true).await;
+    assert_eq!(prune(world, id).await.unwrap_err().kind(), ErrorKind::Transient);
+    for old in scene.old {
+        assert!(has_manifest(&world.store, &backup(world, old).await), "{old}");
+    }
+    world.replica.set_down(false);
+    prune(world, id).await.unwrap();
+    check_gone(world, scene.old[0], "once it answers").await;
+}
+
 /// What is damaged of one database says nothing of the keys, and keeps nothing of the others.
 #[tokio::test]
 async fn damage_of_one_database_keeps_only_what_is_left_of_it() {
@@ -233,12 +260,13 @@ async fn damage_of_one_database_keeps_only_what_is_left_of_it() {
     // Its manifest is not the one of such a database.
     world.catalog.tamper(OperationKind::Backup, other, |row| row.database = "web".to_owned());
     let id = world.request_prune(true).await;
-    prune(world, id).await.unwrap();
+    // The rest is done first; then people have to know.
+    let told = prune(world, id).await.unwrap_err();
+    assert!(told.kind() == ErrorKind::Corrupt && told.to_string().contains("\"web\""), "{told}");
     let is_marked = async |id| backup(world, id).await.backup().unwrap().removal.is_some();
     assert!(is_marked(old).await && !is_marked(other).await);
     world.clock.advance(2 * HOUR);
-    let id = world.request_prune(true).await;
-    prune(world, id).await.unwrap();
+    assert_eq!(prune(world, id).await.unwrap_err().kind(), ErrorKind::Corrupt);
     check_gone(world, old, "damage elsewhere").await;
     assert!(has_manifest(&world.store, &backup(world, other).await));
 }

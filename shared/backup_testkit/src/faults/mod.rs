@@ -239,6 +239,9 @@ impl<T: Machines> Machines for Faulty<T> {
     async fn start(&self, pipeline: Pipeline, operation: &Operation) -> Result<()> {
         self.faults.call(self.inner.start(pipeline, operation)).await
     }
+    async fn copy_again(&self, backup: &Operation) -> Result<bool> {
+        self.faults.call(self.inner.copy_again(backup)).await
+    }
 }
 
 #[async_trait]

@@ -23,12 +23,21 @@ pub(super) async fn keep(
     decision: &Decision,
     backup: &Operation,
 ) -> Result<()> {
+    let secured = secure(ports, survey, decision, backup).await;
+    if secured.as_ref().is_err_and(|why| why.kind() == ErrorKind::OutOfTime) {
+        return secured;
+    }
     drop_copies((ports, policy), run, survey, decision, backup).await?;
-    let detail = backup.backup()?;
-    if detail.removal.is_some() {
+    if backup.backup()?.removal.is_some() {
         ports.catalog.update_operation(run).await?; // refused, if another run has taken over
         note(ports, backup.id, &BackupNote::Removal(None)).await?;
     }
+    secured
+}
+
+/// Extends its locks, and gives its chunks to cold storage.
+async fn secure(ports: Ports<'_>, survey: &Survey, decision: &Decision, backup: &Operation) -> Result<()> {
+    let detail = backup.backup()?;
     let until = decision.keep_until_millis.filter(|until| {
         *until > detail.locked_until_millis
             && *until > survey.now_millis

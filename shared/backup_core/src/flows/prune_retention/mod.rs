@@ -9,6 +9,8 @@ mod removal;
 mod survey;
 mod unneeded_slices;
 
+use std::collections::BTreeSet;
+
 use crate::at_once::at_once;
 use crate::audit::{AuditRecord, AuditStatus};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +23,7 @@ use crate::ports::{
 };
 use crate::retention::{Decision, Policy, RetentionPlan};
 
-use super::record;
+use super::{DAMAGED, record};
 use removal::Leaving;
 use survey::Survey;
 
@@ -62,7 +64,7 @@ pub async fn run(ports: Ports<'_>, policy: &Policy, id: OperationId) -> Result<(
     if !operation.state.is_final() {
         let survey = survey::look(ports, policy, &operation).await?;
         store_plan(ports, &operation, &survey.plan).await?;
-        if !operation.prune()?.dry_run {
+        if !operation.is_dry_run() {
             carry_out(ports, policy, &mut operation, &survey).await?;
         }
         operation.prune_mut()?.kept = count(survey.plan.decisions.iter().filter(|it| it.keep));
@@ -79,7 +81,7 @@ pub async fn run(ports: Ports<'_>, policy: &Policy, id: OperationId) -> Result<(
 async fn begin(ports: Ports<'_>, id: OperationId) -> Result<Operation> {
     let Ports { catalog, clock, .. } = ports;
     let mut operation = catalog.operation(OperationKind::Prune, id).await?;
-    if operation.state.is_final() || operation.prune()?.dry_run {
+    if operation.state.is_final() || operation.is_dry_run() {
         return Ok(operation);
     }
     if operation.state == OperationState::Requested {
@@ -112,6 +114,7 @@ async fn carry_out(
         return Err(Error::new(ErrorKind::Refused, format!("remove backups: {why}"))
             .hint("nothing is removed until that is mended; `nightsafe prune --dry-run` shows the plan"));
     }
+    let mut trouble = Trouble::of(&survey.damaged);
     let (mut leaving, mut kept, mut marked) = (Vec::new(), Vec::new(), 0);
     for decision in &survey.plan.decisions {
         let Some(backup) = survey.backups.get(&decision.backup) else { continue };
@@ -131,22 +134,43 @@ async fn carry_out(
         }
     }
     operation.prune_mut()?.marked = marked;
-    removal::remove(ports, operation, &leaving).await?;
+    // What is kept is made safe before anything goes.
+    for (decision, backup) in &kept {
+        time_for_more(ports.clock)?;
+        trouble.unless(keeping::keep((ports, policy), operation, survey, decision, backup).await)?;
+    }
+    removal::remove(ports, operation, &leaving, &mut trouble).await?;
     let records = kept.iter().map(|(decision, backup)| keeping::bring_record(ports, decision, backup));
     at_once(AT_ONCE, records).await?;
-    let mut damaged = Ok(());
-    for (decision, backup) in kept {
-        time_for_more(ports.clock)?;
-        match keeping::keep((ports, policy), operation, survey, decision, backup).await {
-            // One that is damaged must not keep the others from what they need; it is told at the end.
-            Err(why) if matches!(why.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
-                damaged = damaged.and(Err(why));
+    trouble.unless(unneeded_slices::remove(ports, operation).await)?;
+    trouble.0.map_or(Ok(()), Err)
+}
+
+/// The first thing that went wrong with a single backup, or in a single region. It must not keep the others from what
+/// they need, and is told at the end.
+struct Trouble(Option<Error>);
+
+impl Trouble {
+    /// Databases of which nothing is removed.
+    fn of(damaged: &BTreeSet<String>) -> Self {
+        let names: Vec<String> = damaged.iter().map(|name| format!("{name:?}")).collect();
+        let what = format!("remove backups of {}: the newest good one is damaged", names.join(", "));
+        let why = Error::new(ErrorKind::Corrupt, what).hint(DAMAGED);
+        Self((!names.is_empty()).then_some(why))
+    }
+
+    /// Notes a failure; gives it only if nothing more can be done in this run.
+    fn unless<T>(&mut self, done: Result<T>) -> Result<Option<T>> {
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(why) if matches!(why.kind(), ErrorKind::OutOfTime | ErrorKind::Fenced) => Err(why),
+            Err(why) => {
+                tracing::error!(why = %why, "the pruner goes on without this");
+                self.0.get_or_insert(why);
+                Ok(None)
             }
-            kept => kept?,
         }
     }
-    unneeded_slices::remove(ports, operation).await?;
-    damaged
 }
 
 /// What is done with a backup in this run.
@@ -194,9 +218,11 @@ async fn end(ports: Ports<'_>, operation: &Operation) -> Result<()> {
         let what = format!("end the run {} of the pruner: it is {}", operation.id, operation.state);
         return Err(Error::new(ErrorKind::Internal, what));
     }
-    let finished = operation.finished_millis.unwrap_or_else(|| clock.now_millis());
-    let audited = AuditRecord::of(operation, AuditStatus::Success, finished);
-    catalog.append_audit(operation.id, &audited).await?;
+    if !operation.is_dry_run() {
+        let finished = operation.finished_millis.unwrap_or_else(|| clock.now_millis());
+        let audited = AuditRecord::of(operation, AuditStatus::Success, finished);
+        catalog.append_audit(operation.id, &audited).await?;
+    }
     record::keep(store, keys, catalog, OperationKind::Prune, operation.id).await?;
     catalog.release_lease(&operation.resource(), operation.id).await
 }

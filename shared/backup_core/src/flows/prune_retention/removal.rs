@@ -12,7 +12,7 @@ use crate::id::OperationId;
 use crate::operation::{BackupNote, Failure, Operation, OperationKind, Removal, Totals};
 use crate::ports::{Clock, Shelves};
 
-use super::{Ports, bytes, note, time_for_more};
+use super::{Ports, Trouble, bytes, note, time_for_more};
 use crate::flows::uses;
 
 /// A backup whose time has come.
@@ -23,15 +23,22 @@ pub(super) struct Leaving<'a> {
 }
 
 /// Removes them; what that comes to is counted in the run's row.
-pub(super) async fn remove(ports: Ports<'_>, run: &mut Operation, leaving: &[Leaving<'_>]) -> Result<()> {
+pub(super) async fn remove(
+    ports: Ports<'_>,
+    run: &mut Operation,
+    leaving: &[Leaving<'_>],
+    trouble: &mut Trouble,
+) -> Result<()> {
     let mut begun = Vec::new();
     for it in leaving {
         time_for_more(ports.clock)?;
-        match set_begun(ports, it.backup, true).await? {
-            Some(row) => begun.push((row, it.manifest_is_gone)),
-            // Another run has removed it; a record that came late would stay for ever.
-            None => clear(ports.clock, ports.shelves, it.backup.backup_place()?).await.map(|_| ())?,
+        if let Some(row) = set_begun(ports, it.backup, true).await? {
+            begun.push((row, it.manifest_is_gone));
+            continue;
         }
+        // Another run has removed it; a record that came late would stay for ever.
+        let cleared = clear(ports.clock, ports.shelves, it.backup.backup_place()?).await;
+        trouble.unless(cleared)?;
     }
     // From here on it is too late for a hold, and for anybody who wants to use one of them.
     run.prune_mut()?.locked = 0;
@@ -46,7 +53,8 @@ pub(super) async fn remove(ports: Ports<'_>, run: &mut Operation, leaving: &[Lea
         }
         time_for_more(ports.clock)?;
         ports.catalog.update_operation(run).await?; // refused, if another run has taken over
-        if !remove_one(ports, run, row).await? {
+        let removed = remove_one(ports, run, row).await;
+        if trouble.unless(removed)? == Some(false) {
             run.prune_mut()?.locked += 1;
             if row.backup()?.locked_until_millis <= ports.clock.now_millis() {
                 locked_by_others.push(row.id);
