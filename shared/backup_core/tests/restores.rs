@@ -260,3 +260,18 @@ async fn every_step_run_twice_at_once_is_like_run_once() {
         assert_eq!(world.catalog.audit(9).await.unwrap().len(), 2, "one for the backup, one for the restore");
     }
 }
+
+/// A Distributed Map may not take a file without a line, so there is always something to do, if only nothing.
+#[tokio::test]
+async fn a_database_of_views_alone_goes_all_the_way() {
+    let world = World::default();
+    world.cluster.define("active", &rawdoc! { "viewOn": "leads", "pipeline": [] });
+    let id = world.back_up().await;
+    world.replicate(id).await.unwrap();
+    world.capture().await.unwrap();
+    world.restore(&[]).await.unwrap();
+    let objects = world.store.objects();
+    let work: Vec<_> = objects.iter().filter(|(path, _)| path.contains(".jsonl")).collect();
+    assert_eq!(work.len(), 2, "{work:?}");
+    assert!(work.iter().all(|(_, lines)| !lines.is_empty()), "{work:?}");
+}

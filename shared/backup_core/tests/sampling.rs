@@ -11,7 +11,7 @@ use backup_core::format::{
     Header, Manifest, ObjectContext, ObjectKey, ObjectKind, Opened, Sampled, open_json, seal_json,
 };
 use backup_core::id::OperationId;
-use backup_core::operation::{OperationKind, OperationState};
+use backup_core::operation::{Level, OperationKind, OperationState};
 use backup_core::plan::sample::seed_of;
 use backup_core::ports::{DataKeys, ObjectStore, Scratch, ScratchDatabase, Target};
 use backup_core::{ErrorKind, Result};
@@ -141,6 +141,20 @@ async fn without_a_server_the_evidence_says_that_it_was_skipped() {
     sample(&views, id).await.unwrap();
     assert!(evidence(&views, id).await.unwrap().skipped.is_some());
     assert_eq!(views.scratch.opened(), 0, "there is nothing to restore");
+}
+
+#[tokio::test]
+async fn a_good_backup_is_good_though_nobody_can_be_told_that_no_sample_was_taken() {
+    let world = World::with_data();
+    let id = sealed(&world).await;
+    world.alerts.set_broken(Some(ErrorKind::Transient));
+    let told = world.step(&Faults::none(), id, Step::Close).await.unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::Transient, "it is tried again");
+    world.alerts.set_broken(Some(ErrorKind::Denied));
+    world.step(&Faults::none(), id, Step::Close).await.unwrap();
+    let backup = world.operation(OperationKind::Backup, id).await;
+    assert_eq!(backup.state, OperationState::Verified);
+    assert!(!backup.backup().unwrap().levels.contains_key(&Level::SampleRestored));
 }
 
 #[tokio::test]

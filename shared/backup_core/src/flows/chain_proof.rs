@@ -9,7 +9,7 @@ use crate::operation::{BackupNote, ChainProof, Operation, OperationKind};
 use crate::ports::Timeline;
 use crate::timeline::{Break, BreakReason};
 
-use super::close::{Ports, work_items};
+use super::close::{Ports, tell, work_items};
 
 /// How often the timeline is moved by others before this gives up.
 const TRIES: u32 = 10;
@@ -28,7 +28,7 @@ pub(super) async fn conclude(
         // Without an earlier one there is nothing to compare; but it may also be that nobody could look for it.
         let failed = operation.failure.as_ref().filter(|it| PLANNING.contains(&it.step.as_str()));
         if let Some(failure) = failed {
-            ports.alerts.publish(&Alert::chain_not_compared(operation, failure)).await?;
+            tell(ports.alerts, &Alert::chain_not_compared(operation, failure)).await?;
         }
         return Ok(None);
     };
@@ -46,7 +46,7 @@ pub(super) async fn conclude(
         let names = opened.value.chunks().filter(|(_, chunk)| found.different.contains(&chunk.ordinal));
         let names = names.map(|(entry, chunk)| (entry.namespace.name.clone(), chunk.ordinal));
         let named: Vec<_> = names.take(NAMED_MAX).collect();
-        ports.alerts.publish(&Alert::chain_not_proved(operation, &proof, &named)).await?;
+        tell(ports.alerts, &Alert::chain_not_proved(operation, &proof, &named)).await?;
     }
     if proof.different > 0 {
         interrupt(ports, operation, base).await?;
@@ -61,19 +61,18 @@ pub(super) async fn conclude(
 
 async fn collect(ports: Ports<'_>, operation: &Operation, opened: &Opened<Manifest>) -> Result<ProvedChunks> {
     let place = operation.backup_place()?;
+    let items = work_items(ports.store, ObjectKey::BackupWork(place)).await?;
+    let keys = items.iter().map(|item| ObjectKey::Proved(place, item.first));
+    // Where nothing is, it was not compared, and its chunks are missing.
+    let found: Vec<ProvedChunks> =
+        super::read_what_evidence_there_is(ports.store, &opened.evidence, keys).await?;
     let mut all = ProvedChunks::default();
-    for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
-        let key = ObjectKey::Proved(place, item.first);
-        match super::read_evidence::<ProvedChunks>(ports.store, &opened.evidence, key).await {
-            Err(why) if why.kind() == ErrorKind::NotFound => {} // it was not compared; its chunks are missing
-            found => {
-                let found = found?;
-                all.equal.extend(found.equal);
-                all.different.extend(found.different);
-                all.skipped.extend(found.skipped);
-            }
-        }
+    for it in found {
+        all.equal.extend(it.equal);
+        all.different.extend(it.different);
+        all.skipped.extend(it.skipped);
     }
+    all.different.sort_unstable(); // people are told the first ones
     Ok(all)
 }
 

@@ -81,12 +81,10 @@ async fn end_well(ports: Ports<'_>, commit: Commit, operation: &mut Operation) -
     let (id, place, now) = (operation.id, operation.backup_place()?, ports.clock.now_millis());
     let opened = super::open_manifest_and_key(ports.store, ports.keys, operation).await?;
     let manifest = &opened.value;
-    let mut verified = HashSet::new();
-    for item in work_items(ports.store, ObjectKey::BackupWork(place)).await? {
-        let key = ObjectKey::Verified(place, item.first);
-        let found: VerifiedChunks = super::read_evidence(ports.store, &opened.evidence, key).await?;
-        verified.extend(found.ordinals);
-    }
+    let items = work_items(ports.store, ObjectKey::BackupWork(place)).await?;
+    let keys = items.iter().map(|item| ObjectKey::Verified(place, item.first));
+    let found: Vec<VerifiedChunks> = super::read_all_evidence(ports.store, &opened.evidence, keys).await?;
+    let verified: HashSet<u32> = found.into_iter().flat_map(|it| it.ordinals).collect();
     if let Some((_, chunk)) = manifest.chunks().find(|(_, chunk)| !verified.contains(&chunk.ordinal)) {
         return Err(Error::new(
             ErrorKind::Internal,
@@ -96,9 +94,9 @@ async fn end_well(ports: Ports<'_>, commit: Commit, operation: &mut Operation) -
     let proof = super::chain_proof::conclude(ports, operation, &opened).await?;
     let sample = sampled(ports.store, &opened, place).await?;
     match &sample {
-        None => ports.alerts.publish(&Alert::sample_not_taken(operation)).await?,
+        None => tell(ports.alerts, &Alert::sample_not_taken(operation)).await?,
         Some(Sampled { checks_failed: Some(why), .. }) => {
-            ports.alerts.publish(&Alert::checks_not_passed(operation, why)).await?;
+            tell(ports.alerts, &Alert::checks_not_passed(operation, why)).await?;
         }
         Some(_) => {}
     }
@@ -123,6 +121,18 @@ async fn end_well(ports: Ports<'_>, commit: Commit, operation: &mut Operation) -
     BackupNote::Proved(report.levels, now).apply(detail);
     BackupNote::Locked(locked_until).apply(detail);
     ports.catalog.update_operation(operation).await
+}
+
+/// Tells people something about a backup that is good all the same: a channel that is broken for good does not make it
+/// a bad one. The report beside the backup says it, too.
+pub(super) async fn tell(alerts: &dyn Alerts, alert: &Alert) -> Result<()> {
+    match alerts.publish(alert).await {
+        Err(why) if !why.kind().is_retryable() => {
+            tracing::error!(subject = %alert.subject, why = %why, "an alert could not be published");
+            Ok(())
+        }
+        told => told,
+    }
 }
 
 /// Until when a backup's objects are locked at once. Whoever asked for it may have had a clock that is ahead, and a lock

@@ -98,25 +98,28 @@ async fn every_chunk_was_rehearsed(
     operation: &Operation,
     opened: &Opened<DrillPlan>,
 ) -> Result<(RehearsedChunks, Vec<String>)> {
+    let keys = opened.value.work.iter().map(|item| ObjectKey::Rehearsed(operation.drill_place(), item.first));
+    let found: Vec<RehearsedChunks> = super::read_all_evidence(store, &opened.evidence, keys).await?;
     let (mut all, mut servers) = (RehearsedChunks::default(), BTreeSet::new());
-    for item in &opened.value.work {
-        let key = ObjectKey::Rehearsed(operation.drill_place(), item.first);
-        let found: RehearsedChunks = super::read_evidence(store, &opened.evidence, key).await?;
-        let is_there: BTreeSet<u32> = found.ordinals.iter().copied().collect();
-        if !is_there.into_iter().eq(item.ordinals()) {
-            let what =
-                format!("finish drill: nothing shows that every chunk from {} on was rehearsed", item.first);
-            return Err(Error::new(ErrorKind::Internal, what));
-        }
-        all.ordinals.extend(found.ordinals);
-        all.documents += found.documents;
-        all.bson_bytes += found.bson_bytes;
-        all.stored_bytes += found.stored_bytes;
-        all.indexes += found.indexes;
-        all.counts.extend(found.counts);
-        all.millis += found.millis;
-        servers.extend(found.server);
+    for it in found {
+        all.ordinals.extend(it.ordinals);
+        all.documents += it.documents;
+        all.bson_bytes += it.bson_bytes;
+        all.stored_bytes += it.stored_bytes;
+        all.indexes += it.indexes;
+        all.counts.extend(it.counts);
+        all.millis += it.millis;
+        servers.extend(it.server);
     }
+    let (there, wanted): (BTreeSet<u32>, _) =
+        (all.ordinals.iter().copied().collect(), opened.value.ordinals());
+    if there != wanted {
+        let missing = wanted.difference(&there).count();
+        let what =
+            format!("finish drill: nothing shows that every chunk was rehearsed: {missing} are missing");
+        return Err(Error::new(ErrorKind::Internal, what));
+    }
+    all.ordinals.sort_unstable();
     Ok((all, servers.into_iter().collect()))
 }
 

@@ -80,13 +80,10 @@ async fn validate_and_swap(ports: Ports<'_>, restoring: &Restoring) -> Result<Op
 /// How many documents there are in all.
 async fn every_chunk_was_validated(store: &dyn ObjectStore, restoring: &Restoring) -> Result<u64> {
     let place = restoring.operation.restore_place();
-    let (mut validated, mut documents) = (HashSet::new(), 0);
-    for item in &restoring.plan.work {
-        let key = ObjectKey::Validated(place, item.first);
-        let found: VerifiedChunks = super::read_evidence(store, &restoring.evidence, key).await?;
-        validated.extend(found.ordinals);
-        documents += found.documents;
-    }
+    let keys = restoring.plan.work.iter().map(|item| ObjectKey::Validated(place, item.first));
+    let found: Vec<VerifiedChunks> = super::read_all_evidence(store, &restoring.evidence, keys).await?;
+    let documents = found.iter().map(|it| it.documents).sum();
+    let validated: HashSet<u32> = found.into_iter().flat_map(|it| it.ordinals).collect();
     for entry in
         restoring.manifest.namespaces.iter().filter(|it| restoring.plan.item(&it.namespace.name).is_ok())
     {

@@ -57,6 +57,7 @@ pub mod watch;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result, corrupt};
 use crate::format::{
     BackupPlan, EvidenceKey, Manifest, ObjectContext, ObjectKey, ObjectKind, Opened, open_json,
@@ -74,6 +75,8 @@ use crate::settings::MIB;
 const LEASE_MARGIN_SECONDS: u64 = 900;
 /// Sealed plans and manifests are compressed; none comes near this.
 const SEALED_BYTES_MAX: u64 = 64 * MIB;
+/// Small objects that are read at the same time: a backup may have tens of thousands of results.
+const READS_AT_ONCE: usize = 16;
 /// Small clear JSON.
 const RESULT_BYTES_MAX: u64 = MIB;
 /// What an operator can do about a backup that cannot be read.
@@ -215,6 +218,30 @@ async fn open_object<T: DeserializeOwned>(
 ) -> Result<Opened<T>> {
     let context = ObjectContext::of_operation(kind, operation.source, operation.id);
     open_json(keys, &context, object).await.map_err(|why| why.while_doing(format!("open {}", path(key))))
+}
+
+/// What steps of the same operation wrote at `keys`, in no order.
+async fn read_all_evidence<T: DeserializeOwned>(
+    store: &dyn ObjectStore,
+    evidence: &EvidenceKey,
+    keys: impl Iterator<Item = ObjectKey>,
+) -> Result<Vec<T>> {
+    at_once(READS_AT_ONCE, keys.map(|key| read_evidence(store, evidence, key))).await
+}
+
+/// What they wrote at those of `keys` where something is.
+async fn read_what_evidence_there_is<T: DeserializeOwned>(
+    store: &dyn ObjectStore,
+    evidence: &EvidenceKey,
+    keys: impl Iterator<Item = ObjectKey>,
+) -> Result<Vec<T>> {
+    let reads = keys.map(|key| async move {
+        match read_evidence(store, evidence, key).await {
+            Err(why) if why.kind() == ErrorKind::NotFound => Ok(None),
+            found => found.map(Some),
+        }
+    });
+    Ok(at_once(READS_AT_ONCE, reads).await?.into_iter().flatten().collect())
 }
 
 /// What a step of the same operation wrote at `key`.

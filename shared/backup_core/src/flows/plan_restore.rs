@@ -115,6 +115,9 @@ fn work_items(manifest: &Manifest, operation: &Operation, settings: &Settings) -
             _ => runs.push((chunk.ordinal, vec![chunk.stored.bson_bytes])),
         }
     }
+    if runs.is_empty() {
+        runs.push((0, Vec::new()));
+    }
     let packed = runs.into_iter().flat_map(|(first, sizes)| {
         let items = pack(&sizes, settings.chunk_target_bytes);
         items.into_iter().map(move |item| WorkItem { first: first + item.first, ..item })

@@ -19,9 +19,6 @@ use crate::namespace::{Label, Namespace, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Source};
 
-/// Results read at the same time.
-const READS_AT_ONCE: usize = 16;
-
 /// The ports of this step.
 #[derive(Clone, Copy)]
 pub struct Ports<'a> {
@@ -115,7 +112,7 @@ pub(super) async fn read_results(
             }
             Ok((ordinal, result.outcome))
         })
-        .buffer_unordered(READS_AT_ONCE)
+        .buffer_unordered(super::READS_AT_ONCE)
         .try_collect()
         .await
 }

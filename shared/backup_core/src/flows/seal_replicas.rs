@@ -145,9 +145,10 @@ impl<'a> Sealing<'a> {
 
     /// Fails unless a step has proved every chunk in the region.
     async fn expect_evidence(&self, region: RegionName) -> Result<()> {
-        let firsts = self.items.iter().map(|item| item.first);
-        let proved = at_once(LOOKS_AT_ONCE, firsts.map(|first| self.proved(region, first))).await?;
-        let proved: HashSet<u32> = proved.into_iter().flatten().collect();
+        let keys = self.items.iter().map(|item| ObjectKey::Replicated(self.place, region, item.first));
+        let (store, evidence) = (self.ports.store, &self.opened.evidence);
+        let proved: Vec<ReplicatedChunks> = super::read_what_evidence_there_is(store, evidence, keys).await?;
+        let proved: HashSet<u32> = proved.into_iter().flat_map(|it| it.ordinals).collect();
         let all = self.opened.value.chunks().map(|(_, chunk)| chunk.ordinal);
         let missing: Vec<u32> = all.filter(|ordinal| !proved.contains(ordinal)).collect();
         let Some(first) = missing.iter().min() else { return Ok(()) };
@@ -155,16 +156,6 @@ impl<'a> Sealing<'a> {
         let what = format!("nothing shows that {missing} of {all} chunks are there (the first is {first})");
         Err(Error::new(ErrorKind::Partial, format!("seal the copy in {region}: {what}"))
             .hint("the log of replicate-regions says why they could not be copied"))
-    }
-
-    /// The chunks of a work item that were proved; none if it was not copied.
-    async fn proved(&self, region: RegionName, first: u32) -> Result<Vec<u32>> {
-        let key = ObjectKey::Replicated(self.place, region, first);
-        let evidence = &self.opened.evidence;
-        match super::read_evidence::<ReplicatedChunks>(self.ports.store, evidence, key).await {
-            Err(why) if why.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            found => found.map(|it| it.ordinals),
-        }
     }
 
     /// What stands beside the manifest and the chunks.

@@ -22,12 +22,10 @@ use crate::ports::{DataKeys, ObjectStore};
 
 use super::close::work_items;
 use super::rebuild_catalog::{Ports, is_of_the_object, lost};
-use super::{READS_MAX, SEALED_BYTES_MAX, open_object, open_plan, path};
+use super::{READS_AT_ONCE, READS_MAX, SEALED_BYTES_MAX, open_object, open_plan, path};
 
 /// Stands for who asked.
 const USER: &str = "unknown";
-/// Evidence read at the same time.
-const READS_AT_ONCE: usize = 16;
 /// The source's clock and ours are never further apart. It is added where the end of a backup is known by ours only.
 const CLOCKS_APART_MILLIS_MAX: u64 = 3_600_000;
 

@@ -15,6 +15,8 @@ const SAMPLES_MAX: u64 = 200_000;
 const SAMPLE_SHARE_MAX: u64 = 20;
 /// Each chunk costs several requests, so a work item of many empty ones still ends within a minute or two.
 const CHUNKS_PER_ITEM_MAX: usize = 200;
+/// A Distributed Map gives its items' answers, five bytes each, in 256 KiB: more of them end it.
+const ITEMS_MAX: u64 = 50_000;
 
 /// Into how many parts a collection is to be cut so that each has about `target_bytes`.
 #[must_use]
@@ -56,9 +58,12 @@ pub fn ranges(sampled: &[Sampled], parts: u32) -> Vec<IdRange> {
 }
 
 /// Packs chunks, given by their expected sizes in bytes in the order of their numbers, into work items of about
-/// `target_bytes`.
+/// `target_bytes`, or more where there would be too many. There is one at least, if need be without a chunk.
 #[must_use]
 pub fn pack(chunk_bytes: &[u64], target_bytes: u64) -> Vec<WorkItem> {
+    // Any two neighbours have more than the target together.
+    let all_bytes = chunk_bytes.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+    let target_bytes = target_bytes.max(all_bytes.div_ceil(ITEMS_MAX / 2));
     let mut items: Vec<WorkItem> = Vec::new();
     let (mut open_bytes, mut open_chunks) = (0_u64, 0_usize);
     for (ordinal, bytes) in (0_u32..).zip(chunk_bytes) {
@@ -73,6 +78,9 @@ pub fn pack(chunk_bytes: &[u64], target_bytes: u64) -> Vec<WorkItem> {
                 (open_bytes, open_chunks) = (*bytes, 1);
             }
         }
+    }
+    if items.is_empty() {
+        items.push(WorkItem { first: 0, count: 0 }); // a Distributed Map may not take a file without a line
     }
     items
 }
@@ -115,6 +123,14 @@ mod tests {
             [(8, 1_600_000, 800), (8, 10_000, 500), (20, 100, 60), (30_000, u64::MAX, 200_000)]
         {
             assert_eq!(samples(parts, SizeHint { documents, bytes: 0 }), expected);
+        }
+    }
+
+    #[test]
+    fn there_are_not_more_items_than_a_map_takes() {
+        for (chunks, bytes, target) in [(200_000, 1000, 1000), (200_000, 600, 1000), (49_000, 1000, 1000)] {
+            let items = pack(&vec![bytes; chunks], target);
+            assert!(items.len() <= 50_000, "{chunks} chunks of {bytes}: {}", items.len());
         }
     }
 
