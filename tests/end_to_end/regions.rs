@@ -123,7 +123,7 @@ fn deletes_are_refused(fixture: &Fixture, region: &'static str, id: &str) {
 /// The first run marks, one of the next ones wants to remove. Gives what that told.
 fn prune_until_it_meets_the_lock(fixture: &Fixture) -> Value {
     for _ in 0..PRUNES_MAX {
-        let told = fixture.json("nightsafe", &["prune", "--force"]);
+        let told = fixture.json("nightsafe", &["prune", "--force", "--yes"]);
         let done = &told["done"];
         assert_eq!(done["removed"], 0, "{told}");
         if done["locked"] == 1 {

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Hold(HoldArguments),
     /// Let a backup that was held go by the rules again.
     Release(IdArguments),
-    /// Say that a backup made by hand is no longer wanted; the next prune removes it.
+    /// Say that a backup made by hand is no longer wanted; it goes once nothing keeps it any more.
     Delete(DeleteArguments),
     /// Verify a backup again.
     Verify(VerifyArguments),
@@ -182,9 +182,12 @@ pub(crate) struct PruneArguments {
     /// Say what would happen, and change nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Remove more in one run than the configured share.
+    /// Remove more in one run than the configured share; asks first.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args)]
@@ -272,6 +275,7 @@ mod tests {
         check("nightsafe show nothing", false);
         check("nightsafe plan retention --json", true);
         check("nightsafe prune --dry-run", true);
+        check("nightsafe prune --force --yes", true);
         check("nightsafe hold 01KAMW1V2Q3R4S5T6V7W8X9YZA --reason \"a dispute\"", true);
         check("nightsafe hold 01KAMW1V2Q3R4S5T6V7W8X9YZA", false);
         check("nightsafe release 01KAMW1V2Q3R4S5T6V7W8X9YZA", true);

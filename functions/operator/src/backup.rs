@@ -11,12 +11,14 @@ use crate::output;
 use crate::session::Session;
 
 pub(crate) async fn run(session: &Session, wanted: &BackupArguments) -> Result<()> {
+    session.must_be_first(&format!("back up {:?}", wanted.database))?;
     let detail = Detail::Backup(BackupDetail::requested(Trigger::Manual, wanted.force));
     carry_out(session, &wanted.database, &wanted.collections, detail).await
 }
 
 /// `nightsafe synthesize`: what the timeline does by itself every few hours.
 pub(crate) async fn fold(session: &Session, wanted: &SynthesizeArguments) -> Result<()> {
+    session.must_be_first(&format!("fold a backup of {:?}", wanted.database))?;
     let detail = BackupDetail { folds: true, ..BackupDetail::requested(Trigger::Manual, false) };
     carry_out(session, &wanted.database, &[], Detail::Backup(detail)).await
 }

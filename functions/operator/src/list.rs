@@ -30,7 +30,7 @@ pub(crate) async fn run(session: &Session, wanted: &LimitArguments) -> Result<()
 }
 
 /// Plans that were only looked at are no operations.
-fn is_shown(operation: &Operation) -> bool {
+pub(crate) fn is_shown(operation: &Operation) -> bool {
     match &operation.detail {
         Detail::Restore(detail) => !detail.dry_run,
         Detail::Prune(detail) => !detail.dry_run,

@@ -17,13 +17,15 @@ pub(crate) async fn get(session: &Session, arguments: &GetArguments) -> Result<(
     let document = found.versions.last().and_then(|version| version.document.as_deref());
     if session.json {
         println!("{}", as_json("document", &found)?);
-        return Ok(());
+    } else {
+        told_exactly(&found);
     }
-    told_exactly(&found);
     let what = format!("look up the document in {:?} at {}", arguments.namespace, found.time);
     let document =
         document.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{what}: there was none")))?;
-    println!("{:#}", relaxed(document)?);
+    if !session.json {
+        println!("{:#}", relaxed(document)?);
+    }
     Ok(())
 }
 

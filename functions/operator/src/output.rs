@@ -6,6 +6,17 @@ use backup_core::operation::{Operation, RestoreTime, Totals};
 
 use comfy_table::{CellAlignment, Table, presets};
 
+/// Names that one line has room for.
+const LISTED_MAX: usize = 5;
+
+/// The first of them, and how many more there are.
+pub(crate) fn listed(all: &[String]) -> String {
+    let first: Vec<&str> = all.iter().take(LISTED_MAX).map(String::as_str).collect();
+    let more = all.len().saturating_sub(LISTED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", first.join(", "))
+}
+
 /// Bytes with a unit, three digits.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -115,6 +126,16 @@ mod tests {
         }
         for (number, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(count(number), expected);
+        }
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        for (count, expected) in
+            [(0, ""), (1, "1"), (2, "1, 2"), (5, "1, 2, 3, 4, 5"), (7, "1, 2, 3, 4, 5 and 2 more")]
+        {
+            let all: Vec<String> = (1..=count).map(|number: u32| number.to_string()).collect();
+            assert_eq!(listed(&all), expected);
         }
     }
 

@@ -1,7 +1,6 @@
 //! `nightsafe restore`: plan first, ask where something would be replaced, then do it.
 
-use std::io::{BufRead, IsTerminal, stdin};
-
+use backup_core::Result;
 use backup_core::flows::open_restore_plan;
 use backup_core::format::{Consistency, ManifestNamespace};
 use backup_core::id::{Attempt, OperationId};
@@ -9,8 +8,8 @@ use backup_core::namespace::{Label, NamespaceKind};
 use backup_core::operation::{Detail, Operation, OperationKind, RestoreDetail};
 use backup_core::plan::restore::{RestoreItem, RestorePlan};
 use backup_core::ports::Catalog;
-use backup_core::{Error, ErrorKind, Result};
 
+use crate::agree;
 use crate::arguments::RestoreArguments;
 use crate::follow::follow;
 use crate::output;
@@ -45,7 +44,7 @@ pub(crate) async fn run(session: &Session, wanted: &RestoreArguments) -> Result<
             return Ok(());
         }
         if plan.replaces() > 0 {
-            agree(&plan, is_cold)?;
+            show_and_ask(&plan, is_cold)?;
             detail.may_replace = true;
         }
         // What was agreed to is what is restored. An instant has one state, whichever backup it is folded from.
@@ -87,28 +86,11 @@ async fn dry_run(
     Ok((planned, plan))
 }
 
-/// Asks on a terminal; elsewhere nobody can answer.
-fn agree(plan: &RestorePlan, is_cold: bool) -> Result<()> {
+fn show_and_ask(plan: &RestorePlan, is_cold: bool) -> Result<()> {
     eprint!("{}", describe(plan, is_cold));
-    let refused = |why: &str| {
-        let what = format!(
-            "restore {:?}: it would replace {} live collections or views",
-            plan.database,
-            plan.replaces()
-        );
-        Err(Error::new(ErrorKind::Refused, what).hint(why))
-    };
-    if !stdin().is_terminal() {
-        return refused("agree with --yes");
-    }
-    eprint!("Type the database's name to go on: ");
-    let mut answer = String::new();
-    let read = stdin().lock().read_line(&mut answer);
-    if read.is_ok() && answer.trim_end_matches('\n') == plan.database {
-        Ok(())
-    } else {
-        refused("nothing was done")
-    }
+    let (database, replaces) = (&plan.database, plan.replaces());
+    let what = format!("restore {database:?}: it would replace {replaces} live collections or views");
+    agree::ask(&what, "Type the database's name to go on", database)
 }
 
 fn describe(plan: &RestorePlan, is_cold: bool) -> String {

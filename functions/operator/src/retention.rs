@@ -1,11 +1,13 @@
 //! `nightsafe plan retention` and `nightsafe prune`.
 
+use backup_core::Result;
 use backup_core::flows::open_retention_plan;
+use backup_core::id::OperationId;
 use backup_core::operation::{Detail, OperationKind, PruneDetail, Trigger};
 use backup_core::ports::Catalog;
 use backup_core::retention::{Decision, RetentionPlan, Usage, usage};
-use backup_core::{ErrorKind, Result};
 
+use crate::agree;
 use crate::arguments::PruneArguments;
 use crate::follow::follow;
 use crate::output;
@@ -16,20 +18,37 @@ const LOOKED_AT_MAX: u32 = 100_000;
 
 /// `nightsafe plan retention`.
 pub(crate) async fn plan(session: &Session) -> Result<()> {
-    run(session, &PruneArguments { dry_run: true, force: false }).await
+    run(session, &PruneArguments { dry_run: true, force: false, yes: false }).await
 }
 
 /// `nightsafe prune`. The work is the pruner's: nobody else may remove anything.
 pub(crate) async fn run(session: &Session, wanted: &PruneArguments) -> Result<()> {
+    if !wanted.dry_run {
+        session.must_be_first("remove backups")?;
+        if wanted.force && !wanted.yes {
+            agree_to_more(session)?;
+        }
+    }
     let detail = PruneDetail::requested(Trigger::Manual, wanted.dry_run, wanted.force);
     let (id, execution) = session.start("", &[], Detail::Prune(detail)).await?;
     let followed = follow(session, OperationKind::Prune, id, &execution).await;
+    let shown = show(session, id).await;
+    // A run that failed may have no plan: its own error says why.
+    followed.and(shown)
+}
+
+fn agree_to_more(session: &Session) -> Result<()> {
+    let source = session.source;
+    let question = format!(
+        "Type the source's name to remove more of the backups of {:?} in one run than the configured share",
+        source.as_str()
+    );
+    agree::ask("remove more than the configured share: nobody agreed", &question, source.as_str())
+}
+
+/// What a run planned, and what it did of it.
+async fn show(session: &Session, id: OperationId) -> Result<()> {
     let operation = session.catalog.operation(OperationKind::Prune, id).await?;
-    if let Err(why) = &followed
-        && why.kind() != ErrorKind::Refused
-    {
-        return followed.map(|_| ());
-    }
     let plan = open_retention_plan(&session.store, &session.keys, &operation).await?;
     let backups = session.catalog.operations(OperationKind::Backup, LOOKED_AT_MAX).await?;
     let usage = usage(&backups, session.region()?, &plan);
@@ -39,20 +58,24 @@ pub(crate) async fn run(session: &Session, wanted: &PruneArguments) -> Result<()
             "{}",
             serde_json::json!({ "message_type": "retention", "id": id, "done": done, "plan": plan, "usage": usage })
         );
-    } else {
-        print!("{}\n{}", text(&plan), shelves(&usage, session.quota_bytes()?));
-        if !done.dry_run {
-            println!(
-                "{} kept, {} marked to be removed, {} removed ({} freed), {} locked",
-                done.kept,
-                done.marked,
-                done.removed,
-                output::bytes(done.freed_bytes),
-                done.locked
-            );
-        }
+        return Ok(());
     }
-    followed.map(|_| ())
+    print!("{}\n{}", text(&plan), shelves(&usage, session.quota_bytes()?));
+    if !done.dry_run {
+        println!(
+            "{} kept, {} marked to be removed, {} removed ({} freed), {} locked",
+            kept(&plan),
+            done.marked,
+            done.removed,
+            output::bytes(done.freed_bytes),
+            done.locked
+        );
+    }
+    Ok(())
+}
+
+fn kept(plan: &RetentionPlan) -> usize {
+    plan.decisions.iter().filter(|it| it.keep).count()
 }
 
 fn text(plan: &RetentionPlan) -> String {
@@ -61,8 +84,8 @@ fn text(plan: &RetentionPlan) -> String {
     for decision in &plan.decisions {
         table.add_row(row(decision));
     }
-    let removed = plan.decisions.iter().filter(|it| !it.keep).count();
-    let kept = plan.decisions.len() - removed;
+    let kept = kept(plan);
+    let removed = plan.decisions.len() - kept;
     let mut text = format!("{table}\nkeep {kept}, remove {removed}\n");
     if let Some(why) = &plan.refused {
         text.push_str(&format!("nothing is removed: {why}\n"));

@@ -3,10 +3,10 @@
 use backup_aws::{
     DynamoCatalog, DynamoTimeline, KmsDataKeys, Machines, S3ObjectStore, Sdk, Stack, SystemClock,
 };
-use backup_core::Result;
 use backup_core::id::{OperationId, RegionName, SourceName};
 use backup_core::operation::{Detail, Failure, Operation, Pipeline};
 use backup_core::ports::{Catalog, Clock};
+use backup_core::{Error, ErrorKind, Result};
 
 use crate::arguments::Arguments;
 
@@ -50,6 +50,19 @@ impl Session {
     /// The region of the stack.
     pub(crate) fn region(&self) -> Result<RegionName> {
         self.sdk.region()?.parse()
+    }
+
+    /// `Refused`, as what was `attempted`, unless this is the first region's stack: the others only hold copies.
+    pub(crate) fn must_be_first(&self, attempted: &str) -> Result<()> {
+        if self.stack.output("IsFirst")? == "true" {
+            return Ok(());
+        }
+        let what = format!(
+            "{attempted} in {}: this stack is not the first region's, it only holds copies",
+            self.region()?
+        );
+        Err(Error::new(ErrorKind::Refused, what)
+            .hint("leave --region (or AWS_REGION) away, or name the first region with it"))
     }
 
     /// The regions that are to hold copies.

@@ -40,7 +40,7 @@ pub(crate) async fn run(session: &Session, wanted: &WindowsArguments) -> Result<
 
 /// Which times of which databases can be restored.
 pub(crate) struct Restorable {
-    head: Option<TimelineHead>,
+    pub(crate) head: Option<TimelineHead>,
     bases: Vec<Base>,
     pub(crate) windows: Vec<Window>,
 }

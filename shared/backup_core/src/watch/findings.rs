@@ -41,6 +41,8 @@ struct Care<'a> {
     asked_last: u64,
     /// Whether a schedule ever asked for one.
     is_scheduled: bool,
+    /// Whether others are backed up without it.
+    is_dropped: bool,
     /// The newest that was to read the source; any, if there is none.
     newest: &'a Operation,
     read_millis: Option<u64>,
@@ -59,18 +61,29 @@ pub fn overdue(
     head: Option<&TimelineHead>,
     now_millis: u64,
 ) -> Vec<Finding> {
-    let cared_for = cared_for(backups, now_millis);
-    if cared_for.is_empty() {
+    if cared_for(settings, backups, now_millis).is_empty() {
         return never_backed_up((source, settings), head, now_millis);
     }
-    let newest_of_all = cared_for.values().map(|care| care.asked_last).max().unwrap_or(0);
+    let all = overdue_databases(settings, backups, now_millis);
+    if all.len() > OVERDUE_APART_MAX {
+        return vec![Finding::new("backup/", Alert::no_good_backup(source, &all))];
+    }
+    let told = |it: &Overdue| {
+        let alert = Alert::no_good_backup(source, std::slice::from_ref(it));
+        Finding::new(format!("backup/{}", it.database), alert)
+    };
+    all.iter().map(told).collect()
+}
+
+/// The databases that [`overdue`] tells of, by name. None if there never was a backup.
+#[must_use]
+pub fn overdue_databases(settings: &WatchSettings, backups: &[Operation], now_millis: u64) -> Vec<Overdue> {
+    let cared_for = cared_for(settings, backups, now_millis);
     let by_schedule = cared_for.values().any(|care| care.is_scheduled);
-    let limit = settings.backup_millis_max;
     let mut all = Vec::new();
     for (database, care) in cared_for {
         let age = now_millis.saturating_sub(care.read_millis.unwrap_or(care.asked_first));
-        let is_dropped = care.asked_last.saturating_add(limit) < newest_of_all;
-        if age >= limit && !is_dropped && care.is_scheduled == by_schedule {
+        if age >= settings.backup_millis_max && !care.is_dropped && care.is_scheduled == by_schedule {
             all.push(Overdue {
                 database: database.to_owned(),
                 hours: age / HOUR_MILLIS,
@@ -81,14 +94,14 @@ pub fn overdue(
             });
         }
     }
-    if all.len() > OVERDUE_APART_MAX {
-        return vec![Finding::new("backup/", Alert::no_good_backup(source, &all))];
-    }
-    let told = |it: &Overdue| {
-        let alert = Alert::no_good_backup(source, std::slice::from_ref(it));
-        Finding::new(format!("backup/{}", it.database), alert)
-    };
-    all.iter().map(told).collect()
+    all
+}
+
+/// The databases that others are backed up without for so long that they were dropped, or are no longer named.
+#[must_use]
+pub fn dropped<'a>(settings: &WatchSettings, backups: &'a [Operation], now_millis: u64) -> BTreeSet<&'a str> {
+    let cared_for = cared_for(settings, backups, now_millis);
+    cared_for.into_iter().filter(|(_, care)| care.is_dropped).map(|(database, _)| database).collect()
 }
 
 fn never_backed_up(
@@ -105,7 +118,11 @@ fn never_backed_up(
 }
 
 /// Of backups of whole databases.
-fn cared_for(backups: &[Operation], now_millis: u64) -> BTreeMap<&str, Care<'_>> {
+fn cared_for<'a>(
+    settings: &WatchSettings,
+    backups: &'a [Operation],
+    now_millis: u64,
+) -> BTreeMap<&'a str, Care<'a>> {
     let mut all: BTreeMap<&str, Care<'_>> = BTreeMap::new();
     for backup in backups.iter().filter(|it| it.collections.is_empty()) {
         let (requested, Ok(detail)) = (backup.id.requested_millis(), backup.backup()) else { continue };
@@ -116,6 +133,7 @@ fn cared_for(backups: &[Operation], now_millis: u64) -> BTreeMap<&str, Care<'_>>
             asked_first: requested,
             asked_last: requested,
             is_scheduled: false,
+            is_dropped: false,
             newest: backup,
             read_millis: None,
             folded_millis: None,
@@ -131,6 +149,10 @@ fn cared_for(backups: &[Operation], now_millis: u64) -> BTreeMap<&str, Care<'_>>
             let newest = if detail.folds { &mut care.folded_millis } else { &mut care.read_millis };
             *newest = (*newest).max(Some(requested));
         }
+    }
+    let newest_of_all = all.values().map(|care| care.asked_last).max().unwrap_or(0);
+    for care in all.values_mut() {
+        care.is_dropped = care.asked_last.saturating_add(settings.backup_millis_max) < newest_of_all;
     }
     all
 }

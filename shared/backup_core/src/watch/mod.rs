@@ -9,7 +9,8 @@ use crate::id::RegionName;
 
 pub use backup_window::BackupWindow;
 pub use findings::{
-    Lacking, Overdue, clock, lacking, late, newest_good, overdue, replication, storage, timeline,
+    Lacking, Overdue, clock, dropped, lacking, late, newest_good, overdue, overdue_databases, replication,
+    storage, timeline,
 };
 pub use memory::{Finding, Sighting, WatchState};
 

@@ -104,6 +104,9 @@ fn the_dead_mans_switch() {
     for (name, backups, expected) in cases {
         let found = overdue((source(), &settings()), &backups, None, NOW);
         assert_eq!(keys(&found), expected, "{name}");
+        let databases = overdue_databases(&settings(), &backups, NOW);
+        let told: Vec<String> = databases.iter().map(|it| format!("backup/{}", it.database)).collect();
+        assert_eq!(told, expected, "{name}");
         assert!(
             found.iter().all(|it| it.alert.severity == Severity::Critical && it.patience_millis == 0),
             "{name}"
@@ -149,6 +152,23 @@ fn many_databases_without_a_backup_are_told_together() {
         "{body}"
     );
     assert_eq!(overdue((source(), &settings()), &backups[..10], None, NOW).len(), 10);
+    let databases = overdue_databases(&settings(), &backups, NOW).into_iter().map(|it| it.database);
+    assert_eq!(databases.collect::<Vec<String>>(), names);
+}
+
+#[test]
+fn a_database_that_others_are_backed_up_without_was_dropped() {
+    for (name, backups, expected) in [
+        ("the only one", vec![good("crm", 720)], vec![]),
+        ("both late", vec![good("crm", 30), good("web", 40)], vec![]),
+        ("new enough", vec![good("crm", 28), good("web", 0)], vec![]),
+        ("long ago", vec![good("crm", 29), good("web", 0)], vec!["crm"]),
+        ("it is still tried", vec![good("crm", 99), failed("crm", 1), good("web", 0)], vec![]),
+        ("the others fail", vec![good("crm", 99), failed("web", 0)], vec!["crm"]),
+    ] {
+        let found: Vec<&str> = dropped(&settings(), &backups, NOW).into_iter().collect();
+        assert_eq!(found, expected, "{name}");
+    }
 }
 
 #[test]
@@ -157,6 +177,7 @@ fn a_source_without_any_backup_is_told_once_its_timeline_is_old() {
     for (hours, expected) in [(27, vec![]), (28, vec!["backup/"])] {
         let found = overdue((source(), &settings()), &[], Some(&head), NOW + hours * HOUR);
         assert_eq!(keys(&found), expected, "after {hours} hours");
+        assert!(overdue_databases(&settings(), &[], NOW + hours * HOUR).is_empty());
     }
 }
 
