@@ -142,15 +142,17 @@ async fn lock(
     };
     let mut buckets = vec![ports.locks];
     buckets.extend(ports.regions.iter().filter(keeps).map(|region| region.locks));
+    let mut trouble = Ok(());
     for locks in buckets {
         let each = keys.clone().into_iter();
         let locked = each.map(|(key, is_needed)| lock_one(ports, locks, key, is_needed, until_millis));
-        at_once(LOCKS_AT_ONCE, locked).await.map_err(|why| match why.kind() {
+        let locked = at_once(LOCKS_AT_ONCE, locked).await.map(|_| ()).map_err(|why| match why.kind() {
             ErrorKind::NotFound => why.while_doing(format!("lock backup {}", backup.id)).hint(DAMAGED),
             _ => why,
-        })?;
+        });
+        trouble = trouble.and(locked); // a region that is down takes no lock from the others
     }
-    Ok(())
+    trouble
 }
 
 async fn lock_one(
