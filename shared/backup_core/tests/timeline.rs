@@ -13,7 +13,7 @@ use backup_core::flows::open_manifest;
 use backup_core::format::{Captured, Header, ObjectKey, SliceBuilder, SliceIndex, read_frame};
 use backup_core::id::{ClusterTime, OperationId};
 use backup_core::operation::{Detail, Failure, OperationKind, OperationState, RestoreDetail, RestoreTime};
-use backup_core::plan::windows::{Base, windows};
+use backup_core::plan::windows::{Base, Window, windows};
 use backup_core::ports::{Catalog, DataKeys, Source, Timeline};
 use backup_core::seal;
 use backup_core::timeline::{BreakReason, Event};
@@ -256,6 +256,43 @@ async fn the_chain_is_proved_and_a_silent_change_is_found() {
     assert!(told.body.contains("\"leads\""), "{}", told.body);
     let reasons: Vec<_> = world.timeline.breaks().await.unwrap().into_iter().map(|it| it.reason).collect();
     assert_eq!(reasons, [BreakReason::NotProved], "no time between the two is in a window");
+}
+
+/// What was folded from it has what is wrong in it, too: only what was read from the source is known to be right.
+#[tokio::test]
+async fn a_difference_closes_the_window_from_what_was_read_on() {
+    for reads in [true, false] {
+        let world = World::with_data();
+        let read = world.back_up().await;
+        world.cluster.write_silently("leads", &rawdoc! { "_id": 3, "name": "nobody was told" });
+        let mut folded = Vec::new();
+        for from in [11, 21] {
+            change(&world, from).await;
+            world.capture().await.unwrap();
+            folded.push(world.synthesize().await.unwrap());
+        }
+        if !reads {
+            // Somebody has removed it: nothing that is left is known to be right.
+            let row = world.operation(OperationKind::Backup, read).await;
+            world.catalog.forget(&row).await.unwrap();
+        }
+        let last = world.back_up().await;
+        let bases = async |id| world.operation(OperationKind::Backup, id).await;
+        assert_eq!(bases(last).await.backup().unwrap().proof.unwrap().with, folded[1]);
+        let mut rows = vec![bases(folded[0]).await, bases(folded[1]).await, bases(last).await];
+        let right = if reads { vec![read, last] } else { vec![last] };
+        if reads {
+            rows.push(bases(read).await);
+        }
+        let found: Vec<Base> = rows.iter().filter_map(Base::of).collect();
+        let (head, breaks) = (world.timeline.head().await.unwrap(), world.timeline.breaks().await.unwrap());
+        let windows = windows(&found, head.as_ref(), &breaks);
+        let restored_from: Vec<_> = windows.iter().flat_map(|it| it.bases.clone()).collect();
+        assert!(restored_from.iter().all(|id| right.contains(id)), "{windows:?}");
+        let of = |id| found.iter().find(|it| it.backup == id).unwrap().oldest;
+        let is_wrong = |it: &Window| it.bases == [read] && it.until > of(read);
+        assert!(!windows.iter().any(is_wrong), "{windows:?}");
+    }
 }
 
 /// Opens a sealed object, changes what is in it, and seals it again under its own key and context, as only somebody can

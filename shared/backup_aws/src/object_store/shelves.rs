@@ -28,7 +28,12 @@ impl Shelves for S3ObjectStore {
     async fn versions(&self, prefix: Prefix) -> Result<Vec<StoredVersion>> {
         let prefix = prefix.to_path()?;
         let page = self.page_of_versions(&prefix, |ask| ask).await?;
-        stored(&page, &prefix)
+        let found = stored(&page, &prefix)?;
+        if found.is_empty() && page.is_truncated() == Some(true) {
+            let what = format!("list the versions of {prefix}: a page is empty, and there are more");
+            return Err(Error::new(ErrorKind::Transient, what)); // or it would look like the end
+        }
+        Ok(found)
     }
 
     async fn versions_of(&self, key: ObjectKey) -> Result<Vec<StoredVersion>> {

@@ -179,8 +179,9 @@ impl Alert {
             body.push_str(&format!("Different: collection {name:?}, chunk {ordinal}\n"));
         }
         body.push_str(
-            "Impact: this backup is good: it was read from the source. Times between the two backups may not be \
-             restorable exactly, and are in no window any more if chunks differ.\nNext: nightsafe windows\n",
+            "Impact: this backup is good: it was read from the source. Times between it and the one that was read from \
+             the source before may not be restorable exactly, nor are backups that were folded since; if chunks \
+             differ, these times are in no window any more.\nNext: nightsafe windows\n",
         );
         let subject = format!("chain NOT PROVED {}/{}", operation.source, operation.database);
         Self::new(AlertEvent::ValidationError, &subject, body)

@@ -6,10 +6,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Manifest, ObjectKey, Opened, ProvedChunks};
 use crate::id::{ClusterTime, OperationId};
 use crate::operation::{BackupNote, ChainProof, Operation, OperationKind};
+use crate::plan::windows::Base;
 use crate::ports::Timeline;
 use crate::timeline::{Break, BreakReason};
 
 use super::close::{Ports, tell, work_items};
+use super::upkeep::BACKUPS_LOOKED_AT_MAX;
 
 /// How often the timeline is moved by others before this gives up.
 const TRIES: u32 = 10;
@@ -76,10 +78,12 @@ async fn collect(ports: Ports<'_>, operation: &Operation, opened: &Opened<Manife
     Ok(all)
 }
 
-/// No instant behind the earlier backup is restorable from it any more.
+/// No instant is restorable any more that may rest on what is wrong. The earlier backup may be folded, and have it in it:
+/// all that is known to be right was read from the source.
 async fn interrupt(ports: Ports<'_>, operation: &Operation, base: OperationId) -> Result<()> {
     let base = ports.catalog.operation(OperationKind::Backup, base).await?;
-    let (from, to) = (time_of(&base)?.next(), time_of(operation)?);
+    let backups = ports.catalog.operations(OperationKind::Backup, BACKUPS_LOOKED_AT_MAX).await?;
+    let (from, to) = (behind_what_was_read(&backups, &base)?, time_of(operation)?);
     let stretch = Break {
         from,
         to,
@@ -90,6 +94,17 @@ async fn interrupt(ports: Ports<'_>, operation: &Operation, base: OperationId) -
     let (store, keys) = (ports.store, ports.keys);
     super::record::keep_breaks(store, keys, operation.source, std::slice::from_ref(&stretch)).await?;
     add(ports.timeline, stretch).await
+}
+
+/// The first instant behind the newest base of its database that was read from the source, at `base` or before it;
+/// without any, the first instant that there is a base of.
+fn behind_what_was_read(backups: &[Operation], base: &Operation) -> Result<ClusterTime> {
+    let time = time_of(base)?;
+    let own = backups.iter().filter(|it| it.database == base.database).filter_map(Base::marked_or_not);
+    let own: Vec<Base> = own.filter(|it| it.oldest <= time).collect();
+    let read = own.iter().filter(|it| !it.folded).map(|it| it.oldest).max();
+    let first = || own.iter().map(|it| it.oldest).min().unwrap_or(time);
+    Ok(read.map_or_else(first, ClusterTime::next))
 }
 
 fn time_of(backup: &Operation) -> Result<ClusterTime> {

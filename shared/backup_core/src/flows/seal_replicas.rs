@@ -160,12 +160,20 @@ impl<'a> Sealing<'a> {
 
     /// What stands beside the manifest and the chunks.
     async fn beside(&self) -> Result<Vec<ObjectKey>> {
-        let mut keys = vec![ObjectKey::BackupWork(self.place), ObjectKey::BackupReport(self.place)];
-        let page = ObjectKey::BackupPage(self.place);
-        if self.ports.store.size(page).await?.is_some() {
-            keys.push(page);
-        }
+        let mut keys = vec![ObjectKey::BackupWork(self.place)];
+        keys.extend(self.reports().await?);
         keys.push(self.record());
+        Ok(keys)
+    }
+
+    /// Those there are: a backup of which only the bucket knew has none.
+    async fn reports(&self) -> Result<Vec<ObjectKey>> {
+        let mut keys = Vec::new();
+        for key in [ObjectKey::BackupReport(self.place), ObjectKey::BackupPage(self.place)] {
+            if self.ports.store.size(key).await?.is_some() {
+                keys.push(key);
+            }
+        }
         Ok(keys)
     }
 
@@ -181,13 +189,9 @@ impl<'a> Sealing<'a> {
         if until_millis <= self.ports.clock.now_millis() {
             return Ok(());
         }
-        let beside = [
-            ObjectKey::Manifest(self.place),
-            ObjectKey::BackupReport(self.place),
-            ObjectKey::BackupPage(self.place),
-            self.record(),
-        ];
-        let keys = self.chunks.iter().map(|(key, _)| *key).chain(beside);
+        let beside = [ObjectKey::Manifest(self.place), self.record()];
+        let reports = self.reports().await?;
+        let keys = self.chunks.iter().map(|(key, _)| *key).chain(beside).chain(reports);
         at_once(LOOKS_AT_ONCE, keys.map(|key| region.locks.lock(key, until_millis))).await.map(|_| ())
     }
 }

@@ -168,11 +168,13 @@ impl Watch<'_> {
         }
         self.seen.findings.extend(overdue(whose, backups, head, now));
         self.seen.findings.extend(late(whose, backups, now));
+        let regions: Vec<RegionName> = self.ports.regions.iter().map(|region| region.name).collect();
         // Only its tiers count here, which follow from the backups alone.
         let facts = Facts {
             now_millis: now,
             store_millis: now,
             backups,
+            regions: &regions,
             in_use: &BTreeSet::new(),
             unreadable: None,
             head: None,
@@ -186,7 +188,6 @@ impl Watch<'_> {
         let everywhere =
             plan.decisions.iter().filter(|it| it.keep && it.tiers.iter().any(is_kept_everywhere));
         let everywhere: BTreeSet<OperationId> = everywhere.map(|it| it.backup).collect();
-        let regions: Vec<RegionName> = self.ports.regions.iter().map(|region| region.name).collect();
         let lacking = lacking(backups, &everywhere, &regions, now);
         self.seen.findings.extend(replication(whose, &lacking, &regions));
         self.copy_again(&lacking, reached).await;

@@ -24,7 +24,8 @@ impl<'a> Needed<'a> {
         let (mut newest, mut newest_copies) = (BTreeMap::new(), BTreeMap::new());
         for backup in backups.iter().filter(|it| it.is_good()) {
             newest.entry(backup.database()).or_insert(backup.id());
-            for region in backup.detail.replicas.keys() {
+            // What a region has that is to have none any more keeps nothing.
+            for region in backup.detail.replicas.keys().filter(|region| facts.regions.contains(region)) {
                 newest_copies.entry((*region, backup.database())).or_insert(backup.id());
             }
         }

@@ -29,6 +29,8 @@ pub struct Facts<'a> {
     pub store_millis: u64,
     /// Every row of a backup, in any order.
     pub backups: &'a [Operation],
+    /// The other regions that are to have copies.
+    pub regions: &'a [RegionName],
     /// Every backup that an operation under way reads.
     pub in_use: &'a BTreeSet<OperationId>,
     /// Why the manifest of a newest good backup did not open, if one did not.

@@ -202,7 +202,7 @@ pub struct Lacking<'a> {
 /// What other regions lack, newest first.
 ///
 /// Once a region has a newer backup of a database, the pruner takes the older ones from it, except those that are
-/// `kept_everywhere`. What lies in cold storage cannot be copied any more.
+/// `kept_everywhere`. What lies in cold storage cannot be copied any more: it lacks only in regions that came later.
 #[must_use]
 pub fn lacking<'a>(
     backups: &'a [Operation],

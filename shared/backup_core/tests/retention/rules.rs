@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backup_core::id::OperationId;
+use backup_core::id::{OperationId, RegionName};
 use backup_core::operation::{Operation, OperationState, Trigger};
 use backup_core::retention::{Decision, Facts, Policy, RetentionPlan, plan};
 use backup_core::timeline::{Break, BreakReason, TimelineHead};
@@ -82,6 +82,7 @@ fn manual_without_manifest(row: &mut Operation) {
 /// Backups of one database, and a moment. The share has no limit and there is no timeline unless a case says so.
 struct Scene {
     policy: Policy,
+    regions: Vec<RegionName>,
     now: u64,
     store: u64,
     rows: Vec<Operation>,
@@ -101,6 +102,7 @@ impl Scene {
         };
         Self {
             policy: Policy { share_percent_max: 100, ..Policy::default() },
+            regions: vec![region("eu-west-1")],
             now: millis(now),
             store: millis(now),
             rows: backups.iter().map(row).collect(),
@@ -117,6 +119,7 @@ impl Scene {
             now_millis: self.now,
             store_millis: self.store,
             backups: &self.rows,
+            regions: &self.regions,
             in_use: &self.in_use,
             unreadable: self.unreadable.clone(),
             head: self.head.as_ref(),
@@ -240,6 +243,8 @@ fn some_are_kept_whatever_their_age() {
     let other = good(millis("2024-01-06 02:00"), "web", Trigger::Automated);
     scene.rows.push(other);
     assert_eq!(scene.told()[4..], [NEWEST, "+ dated in the future", NEWEST], "of each database");
+    scene.regions.clear();
+    assert_eq!(scene.told()[3], "- daily ended 2024-01-11", "of a region that is to have copies");
 }
 
 #[test]

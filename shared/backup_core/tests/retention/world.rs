@@ -172,7 +172,14 @@ impl World {
         }
         let time = if folds { self.head.to.previous() } else { time_at(self.now + 5000) };
         self.end(&mut row, time);
-        self.rows.push(row);
+        self.add(row);
+    }
+
+    /// One that is asked for twice in a millisecond is one: its id follows from the time.
+    fn add(&mut self, row: Operation) {
+        if self.rows.iter().all(|it| it.id != row.id) {
+            self.rows.push(row);
+        }
     }
 
     fn back_up_by_hand(&mut self, database: &str) {
@@ -182,7 +189,7 @@ impl World {
         }
         let time = time_at(self.now + 5000);
         self.end(&mut row, time);
-        self.rows.push(row);
+        self.add(row);
     }
 
     /// How it ended: mostly well.
@@ -258,7 +265,9 @@ impl World {
 
     fn prune(&mut self) {
         let odd = self.dice.below(40);
+        let regions = REGIONS.map(region);
         let facts = Facts {
+            regions: &regions,
             now_millis: self.now,
             store_millis: if odd == 0 { self.now - 11 * MINUTE } else { self.now + 9 * MINUTE },
             backups: &self.rows,

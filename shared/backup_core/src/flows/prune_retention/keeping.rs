@@ -1,6 +1,8 @@
 //! What is done for a backup that is kept: its mark is taken away, its locks are extended, its chunks may go into cold
 //! storage, and copies that need not be in another region go.
 
+use bytes::Bytes;
+
 use crate::at_once::at_once;
 use crate::error::{ErrorKind, Result};
 use crate::format::{Manifest, ObjectKey, Place};
@@ -43,7 +45,10 @@ async fn secure(ports: Ports<'_>, survey: &Survey, decision: &Decision, backup: 
             && *until > survey.now_millis
             && backup.state == OperationState::Verified
     });
-    let to_freeze = decision.cold && !detail.is_cold && !survey.in_use.contains(&backup.id);
+    // From cold storage nothing can be copied any more.
+    let is_everywhere = survey.regions.iter().all(|region| detail.replicas.contains_key(region));
+    let is_free = is_everywhere && !survey.in_use.contains(&backup.id);
+    let to_freeze = decision.cold && !detail.is_cold && is_free;
     if until.is_none() && !to_freeze {
         return Ok(());
     }
@@ -76,17 +81,29 @@ pub(super) async fn bring_record(ports: Ports<'_>, decision: &Decision, backup: 
         found => found?,
     };
     for region in regions {
-        let brought = match region.store.get(key, SEALED_BYTES_MAX).await {
-            Ok(there) if there == here => Ok(()),
-            Err(why) if why.kind() != ErrorKind::NotFound => Err(why),
-            _ => region.copies.bring(key).await,
-        };
-        if let Err(why) = brought {
+        if let Err(why) = bring_to(ports, region, backup, (key, &here)).await {
             // A region that is down is told of by the watch; the next run brings the record.
             tracing::warn!(region = %region.name, backup = %backup.id, why = %why, "a record was not brought");
         }
     }
     Ok(())
+}
+
+/// A copy without its manifest is none, whoever took it: the watch has it made again.
+async fn bring_to(
+    ports: Ports<'_>,
+    region: &Region<'_>,
+    backup: &Operation,
+    (key, here): (ObjectKey, &Bytes),
+) -> Result<()> {
+    if region.store.size(ObjectKey::Manifest(backup.backup_place()?)).await?.is_none() {
+        return note(ports, backup.id, &BackupNote::Replica(region.name, None)).await.map(|_| ());
+    }
+    match region.store.get(key, SEALED_BYTES_MAX).await {
+        Ok(there) if there == *here => Ok(()),
+        Err(why) if why.kind() != ErrorKind::NotFound => Err(why),
+        _ => region.copies.bring(key).await,
+    }
 }
 
 /// Removes the copies that the plan lets go, and what is left of one whose removal was cut off. A copy stays for the

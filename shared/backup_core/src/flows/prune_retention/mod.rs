@@ -115,12 +115,27 @@ async fn carry_out(
             .hint("nothing is removed until that is mended; `nightsafe prune --dry-run` shows the plan"));
     }
     let mut trouble = Trouble::of(&survey.damaged);
+    let mut answering = Vec::with_capacity(ports.regions.len());
+    for region in ports.regions {
+        let answered = region.store.store_millis().await;
+        if trouble
+            .unless(answered.map_err(|why| why.while_doing(format!("reach {}", region.name))))?
+            .is_some()
+        {
+            answering.push(*region);
+        }
+    }
+    let all_answer = answering.len() == ports.regions.len();
     let (mut leaving, mut kept, mut marked) = (Vec::new(), Vec::new(), 0);
     for decision in &survey.plan.decisions {
         let Some(backup) = survey.backups.get(&decision.backup) else { continue };
         time_for_more(ports.clock)?;
         if survey.damaged.contains(&decision.database) {
-            continue; // older ones may be all that is left of it
+            // Older ones may be all that is left of it.
+            if backup.backup()?.removal.as_ref().is_some_and(|removal| removal.begun) {
+                trouble.unless(removal::take_back(ports, backup).await)?;
+            }
+            continue;
         }
         match next(ports, policy, survey, decision, backup).await? {
             Next::Keep => kept.push((decision, backup)),
@@ -135,14 +150,19 @@ async fn carry_out(
     }
     operation.prune_mut()?.marked = marked;
     // What is kept is made safe before anything goes.
+    let here = Ports { regions: &answering, ..ports };
     for (decision, backup) in &kept {
         time_for_more(ports.clock)?;
-        trouble.unless(keeping::keep((ports, policy), operation, survey, decision, backup).await)?;
+        trouble.unless(keeping::keep((here, policy), operation, survey, decision, backup).await)?;
     }
-    removal::remove(ports, operation, &leaving, &mut trouble).await?;
-    let records = kept.iter().map(|(decision, backup)| keeping::bring_record(ports, decision, backup));
+    if all_answer {
+        removal::remove(ports, operation, &leaving, &mut trouble).await?;
+    }
+    let records = kept.iter().map(|(decision, backup)| keeping::bring_record(here, decision, backup));
     at_once(AT_ONCE, records).await?;
-    trouble.unless(unneeded_slices::remove(ports, operation).await)?;
+    if all_answer {
+        trouble.unless(unneeded_slices::remove(ports, operation).await)?;
+    }
     trouble.0.map_or(Ok(()), Err)
 }
 

@@ -15,6 +15,9 @@ use crate::ports::{Clock, Shelves};
 use super::{Ports, Trouble, bytes, note, time_for_more};
 use crate::flows::uses;
 
+/// How many are announced before it is looked who uses them: what is announced nobody can use any more.
+const BEGUN_AT_ONCE: usize = 16;
+
 /// A backup whose time has come.
 pub(super) struct Leaving<'a> {
     pub(super) backup: &'a Operation,
@@ -29,6 +32,21 @@ pub(super) async fn remove(
     leaving: &[Leaving<'_>],
     trouble: &mut Trouble,
 ) -> Result<()> {
+    run.prune_mut()?.locked = 0;
+    let mut locked_by_others = Vec::new();
+    for some in leaving.chunks(BEGUN_AT_ONCE) {
+        remove_some(ports, run, some, trouble, &mut locked_by_others).await?;
+    }
+    tell(ports, run, &locked_by_others).await
+}
+
+async fn remove_some(
+    ports: Ports<'_>,
+    run: &mut Operation,
+    leaving: &[Leaving<'_>],
+    trouble: &mut Trouble,
+    locked_by_others: &mut Vec<OperationId>,
+) -> Result<()> {
     let mut begun = Vec::new();
     for it in leaving {
         time_for_more(ports.clock)?;
@@ -41,28 +59,37 @@ pub(super) async fn remove(
         trouble.unless(cleared)?;
     }
     // From here on it is too late for a hold, and for anybody who wants to use one of them.
-    run.prune_mut()?.locked = 0;
-    let (mut locked_by_others, mut spared) = (Vec::new(), 0);
     let in_use = uses::in_use(ports.catalog, ports.clock.now_millis()).await?;
     for (row, manifest_is_gone) in &begun {
         let is_wanted = row.backup()?.hold.is_some() || in_use.contains(&row.id);
         if is_wanted && !manifest_is_gone {
             set_begun(ports, row, false).await?;
-            spared += 1;
+            run.prune_mut()?.marked += 1;
             continue;
         }
         time_for_more(ports.clock)?;
         ports.catalog.update_operation(run).await?; // refused, if another run has taken over
         let removed = remove_one(ports, run, row).await;
-        if trouble.unless(removed)? == Some(false) {
-            run.prune_mut()?.locked += 1;
-            if row.backup()?.locked_until_millis <= ports.clock.now_millis() {
-                locked_by_others.push(row.id);
+        match trouble.unless(removed)? {
+            Some(true) => {}
+            Some(false) => {
+                run.prune_mut()?.locked += 1;
+                if row.backup()?.locked_until_millis <= ports.clock.now_millis() {
+                    locked_by_others.push(row.id);
+                }
             }
+            None => trouble.unless(take_back(ports, row).await).map(|_| ())?,
         }
     }
-    run.prune_mut()?.marked += spared;
-    tell(ports, run, &locked_by_others).await
+    Ok(())
+}
+
+/// What could not be removed is whole as long as its manifest is there, and can be used until the next run.
+pub(super) async fn take_back(ports: Ports<'_>, backup: &Operation) -> Result<()> {
+    if ports.store.size(ObjectKey::Manifest(backup.backup_place()?)).await?.is_some() {
+        set_begun(ports, backup, false).await?;
+    }
+    Ok(())
 }
 
 /// Gives the row as it is then; none if there is none any more.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::OperationId;
+use crate::id::{OperationId, RegionName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::Catalog;
 use crate::retention::{Facts, Policy, RetentionPlan, plan};
@@ -27,6 +27,8 @@ pub(super) struct Survey {
     pub(super) in_use: BTreeSet<OperationId>,
     /// What is to become of them.
     pub(super) plan: RetentionPlan,
+    /// The other regions that are to have copies, whether they answer or not.
+    pub(super) regions: Vec<RegionName>,
     /// Databases whose newest good backup is damaged: nothing of them is removed.
     pub(super) damaged: BTreeSet<String>,
 }
@@ -39,10 +41,12 @@ pub(super) async fn look(ports: Ports<'_>, policy: &Policy, operation: &Operatio
     let (backups, in_use) = (all_backups(catalog).await?, uses::in_use(catalog, now_millis).await?);
     let (head, breaks) = (timeline.head().await?, timeline.breaks().await?);
     let canaries = canaries(ports, &backups, now_millis).await?;
+    let regions: Vec<RegionName> = ports.regions.iter().map(|region| region.name).collect();
     let facts = Facts {
         now_millis,
         store_millis: store.store_millis().await?,
         backups: &backups,
+        regions: &regions,
         in_use: &in_use,
         unreadable: canaries.unreadable,
         head: head.as_ref(),
@@ -51,7 +55,7 @@ pub(super) async fn look(ports: Ports<'_>, policy: &Policy, operation: &Operatio
     };
     let plan = plan(policy, &facts);
     let backups = backups.into_iter().map(|backup| (backup.id, backup)).collect();
-    Ok(Survey { now_millis, backups, in_use, plan, damaged: canaries.damaged })
+    Ok(Survey { now_millis, backups, in_use, plan, regions, damaged: canaries.damaged })
 }
 
 /// Every backup, newest first; `Refused` if there are more than can be judged.
