@@ -65,6 +65,16 @@ impl Machines {
         })
     }
 
+    /// Whether an execution of this name runs.
+    async fn runs(&self, machine: &str, name: &str) -> Result<bool> {
+        let execution = format!("{}:{name}", machine.replace(":stateMachine:", ":execution:"));
+        match self.client.describe_execution().execution_arn(execution).send().await {
+            Ok(described) => Ok(described.status().as_str() == "RUNNING"),
+            Err(why) if code(&why) == Some("ExecutionDoesNotExist") => Ok(false),
+            Err(why) => Err(told(format!("look whether {name} runs"), why)),
+        }
+    }
+
     /// Looks at an execution.
     pub async fn look(&self, execution: &str) -> Result<Execution> {
         let attempted = "look at an execution";
@@ -173,6 +183,14 @@ impl ports::Machines for Pipelines {
     async fn copy_again(&self, backup: &Operation) -> Result<bool> {
         // The name of an execution is taken for months, so that of a later try has to differ.
         let slot = SystemClock::without_deadline().now_millis() / COPY_AGAIN_MILLIS;
+        let first = format!("replication-{}", backup.id);
+        let names = [first.clone(), format!("{first}-{}", slot.saturating_sub(1))];
+        let machine = self.arn(Pipeline::Replicate, backup)?;
+        for name in names {
+            if self.machines.runs(machine, &name).await? {
+                return Ok(false);
+            }
+        }
         match self.begin_copies(backup, &format!("replication-{}-{slot}", backup.id)).await {
             Err(why) if why.kind() == ErrorKind::Conflict => Ok(false),
             begun => begun.map(|_| true),

@@ -453,6 +453,26 @@ async fn a_verified_backup_without_its_manifest_is_not_brought_back() {
     }
 }
 
+/// The tables were brought back as they were some hours ago.
+#[tokio::test]
+async fn a_hold_that_is_newer_than_the_catalog_is_not_forgotten() {
+    let world = World::with_data();
+    let (held, free) = (world.back_up().await, world.back_up().await);
+    let before = world.operation(OperationKind::Backup, held).await;
+    hold(&world, held).await;
+    world.catalog.tamper(OperationKind::Backup, held, |row| *row = before.clone());
+    let rebuilt = rebuild_dying(&world, &Faults::none()).await.unwrap();
+    assert_eq!((rebuilt.operations, rebuilt.there_already, rebuilt.held), (0, 2, 1), "{rebuilt}");
+    let is_held =
+        async |id| world.operation(OperationKind::Backup, id).await.backup().unwrap().hold.is_some();
+    assert!(is_held(held).await && !is_held(free).await);
+    // A hold that was released since is no longer in the record.
+    note(&world, held, &BackupNote::Hold(None)).await;
+    let rebuilt = rebuild_dying(&world, &Faults::none()).await.unwrap();
+    assert_eq!(rebuilt.held, 0);
+    assert!(!is_held(held).await);
+}
+
 #[tokio::test]
 async fn what_had_not_ended_has_failed() {
     let world = World::with_data();

@@ -256,6 +256,22 @@ async fn what_is_not_cold_and_what_is_only_planned_asks_for_nothing() {
     }
 }
 
+/// The pruner was stopped half-way, or the catalog was lost.
+#[tokio::test]
+async fn what_is_frozen_is_asked_for_though_its_row_does_not_tell() {
+    let world = World::with_data();
+    let backup = world.back_up().await;
+    let some = chunks(&world, backup, &[]).await[0];
+    world.store.freeze(some).await.unwrap();
+    world.clock.advance(24 * 3_600_000);
+    let id = world.request_restore(&[], true).await;
+    assert!(!ask(&world, id).await.unwrap());
+    world.store.let_thaw();
+    assert!(ask(&world, id).await.unwrap());
+    world.carry_out(OperationKind::Restore, id).await.unwrap();
+    assert_eq!(world.operation(OperationKind::Restore, id).await.state, OperationState::Restored);
+}
+
 /// Killed before and after every call, then run again: everything is asked for, and the restore comes to its end.
 #[tokio::test]
 async fn killed_anywhere_and_run_again_it_is_restored() {

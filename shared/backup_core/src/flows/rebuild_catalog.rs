@@ -19,7 +19,7 @@ use crate::at_once::at_once;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ObjectKey, Place, Prefix};
 use crate::id::{ClusterTime, OperationId, SourceName};
-use crate::operation::{Failure, Operation, OperationState};
+use crate::operation::{BackupNote, Failure, Operation, OperationState};
 use crate::ports::{Catalog, Clock, DataKeys, Listing, ObjectStore, Timeline};
 
 use super::{path, record, unrecorded};
@@ -66,6 +66,8 @@ pub struct Rebuilt {
     pub operations: u64,
     /// Operations that are in the bucket, and were in the catalog already.
     pub there_already: u64,
+    /// Of those, backups that are held again: the catalog was older than their records.
+    pub held: u64,
     /// Of those brought back, backups whose row was made from their manifest.
     pub without_record: u64,
     /// Of those brought back, operations that had not ended.
@@ -97,6 +99,7 @@ impl Rebuilt {
     fn add(&mut self, one: Self) {
         self.operations += one.operations;
         self.there_already += one.there_already;
+        self.held += one.held;
         self.without_record += one.without_record;
         self.cut_off += one.cut_off;
         self.without_manifest += one.without_manifest;
@@ -115,6 +118,7 @@ impl fmt::Display for Rebuilt {
             self.operations, self.there_already
         )?;
         for (count, what) in [
+            (self.held, "of those are held again: their records were newer than the catalog"),
             (self.without_record, "of them are backups without a record: made from their manifests"),
             (self.cut_off, "of them had not ended when the catalog was lost"),
             (self.without_manifest, "verified backups are gone: they have a record, and no manifest"),
@@ -197,7 +201,7 @@ async fn bring_back(ports: Ports<'_>, source: SourceName, found: Found) -> Resul
     let (kind, id) = record::named(found.place);
     match ports.catalog.operation(kind, id).await {
         Err(why) if why.kind() == ErrorKind::NotFound => {}
-        looked_up => return looked_up.map(|_| there),
+        looked_up => return catch_up(ports, source, &found, looked_up?, there).await,
     }
     let mut rebuilt = Rebuilt::default();
     let Some(row) = row_of(ports, source, &found, &mut rebuilt).await? else { return Ok(rebuilt) };
@@ -205,6 +209,32 @@ async fn bring_back(ports: Ports<'_>, source: SourceName, found: Found) -> Resul
         Err(why) if why.kind() == ErrorKind::Conflict => Ok(there), // somebody else was faster
         created => created.map(|()| Rebuilt { operations: 1, ..rebuilt }),
     }
+}
+
+/// A catalog that was brought back from an earlier time has forgotten who holds what. A mark that is newer takes nothing
+/// away yet; that a backup is held cannot wait.
+async fn catch_up(
+    ports: Ports<'_>,
+    source: SourceName,
+    found: &Found,
+    row: Operation,
+    mut rebuilt: Rebuilt,
+) -> Result<Rebuilt> {
+    let Ok(detail) = row.backup() else { return Ok(rebuilt) };
+    rebuilt.without_manifest +=
+        u64::from(row.state == OperationState::Verified && !found.has_manifest && !detail.is_leaving());
+    if detail.hold.is_some() || !found.has_record {
+        return Ok(rebuilt);
+    }
+    let opened = record::open(ports.store, ports.keys, source, found.place).await;
+    let recorded = or_skip(opened, ObjectKey::Record(found.place), &mut rebuilt)?;
+    let newer = recorded.filter(|it| it.revision > row.revision);
+    let hold = newer.and_then(|it| it.backup().ok().and_then(|detail| detail.hold.clone()));
+    if let Some(hold) = hold {
+        ports.catalog.note(row.id, &BackupNote::Hold(Some(hold))).await?;
+        rebuilt.held += 1;
+    }
+    Ok(rebuilt)
 }
 
 /// The row as it is to be; none if there is nothing to be brought back.

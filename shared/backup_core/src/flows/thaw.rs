@@ -30,6 +30,10 @@ pub struct Thawed {
     pub ready: bool,
 }
 
+/// Nothing is given to cold storage on its first day. Of what is older its row may not tell: the pruner freezes chunks
+/// before it notes that, and a row may have been made from a manifest alone.
+const WARM_MILLIS: u64 = 24 * 3_600_000;
+
 /// The ports of this step.
 #[derive(Clone, Copy)]
 pub struct Ports<'a> {
@@ -57,7 +61,8 @@ pub async fn run(ports: Ports<'_>, id: OperationId) -> Result<Thawed> {
         return Ok(Thawed { ready: true }); // a repeat; and a plan reads no chunks
     }
     let chosen = choose(catalog, timeline, &mut operation).await?;
-    if !chosen.backup.backup()?.is_cold {
+    let age = clock.now_millis().saturating_sub(chosen.backup.id.requested_millis());
+    if !chosen.backup.backup()?.is_cold && age < WARM_MILLIS {
         return Ok(Thawed { ready: true });
     }
     let contents = chosen.open(store, keys, timeline).await?;

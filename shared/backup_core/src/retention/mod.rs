@@ -18,7 +18,7 @@ mod tiers;
 mod usage;
 
 pub use period::Period;
-pub use plan::{Decision, Facts, RetentionPlan, plan};
+pub use plan::{Decision, Facts, RetentionPlan, UnneededSlice, plan};
 pub use policy::Policy;
 pub use reason::Reason;
 pub use slices::slices_needed;

@@ -10,7 +10,7 @@ use super::needed::Needed;
 use super::policy::Policy;
 use super::reason::Reason;
 use super::tiers::{End, Representatives, Tier};
-use crate::id::{OperationId, RegionName};
+use crate::id::{Attempt, ClusterTime, OperationId, RegionName};
 use crate::operation::Operation;
 use crate::timeline::{Break, TimelineHead};
 
@@ -53,6 +53,19 @@ pub struct RetentionPlan {
     pub refused: Option<String>,
     /// One for each backup, the newest first.
     pub decisions: Vec<Decision>,
+    /// Slices of the timeline that no backup needs any more. A later run removes those of which it finds the same.
+    #[serde(default)]
+    pub unneeded_slices: Vec<UnneededSlice>,
+}
+
+/// A slice of the timeline that no backup needs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnneededSlice {
+    /// The first instant that is in it.
+    pub from: ClusterTime,
+    /// Its name: the attempt that wrote it.
+    pub slice: Attempt,
 }
 
 /// What is decided about one backup.
@@ -102,7 +115,7 @@ pub fn plan(policy: &Policy, facts: &Facts<'_>) -> RetentionPlan {
             rules.place_copies(backup, decision);
         }
     }
-    RetentionPlan { made_millis: facts.now_millis, refused, decisions }
+    RetentionPlan { made_millis: facts.now_millis, refused, decisions, unneeded_slices: Vec::new() }
 }
 
 fn why_refused(facts: &Facts<'_>) -> Option<String> {

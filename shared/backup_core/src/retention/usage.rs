@@ -113,7 +113,7 @@ mod tests {
             decision(&second, &[Tier::Monthly]),
             decision(&third, &[]),
         ];
-        let plan = RetentionPlan { made_millis: 0, refused: None, decisions };
+        let plan = RetentionPlan { made_millis: 0, refused: None, decisions, unneeded_slices: vec![] };
         let usage = usage(&[first, second, third, fourth], region("us-east-1"), &plan);
         let shelf = |name, tier, backups, stored_bytes| ShelfUsage {
             region: region(name),

@@ -7,7 +7,7 @@ use backup_core::operation::{
     BackupNote, Detail, Hold, Operation, OperationKind, OperationState, PruneDetail, RestoreDetail,
     RestoreTime, Trigger,
 };
-use backup_core::ports::{Catalog, Clock, Locks};
+use backup_core::ports::{Catalog, Clock, Locks, Timeline};
 use backup_testkit::Faults;
 use backup_testkit::fixture::{Step, World};
 
@@ -249,6 +249,32 @@ async fn a_region_that_is_down_takes_no_lock_from_home() {
     world.replica.set_down(false);
     prune(world, id).await.unwrap();
     check_gone(world, scene.old[0], "once it answers").await;
+}
+
+/// Rows that are lost for a while cost no slice: what they need goes only if they are still missing later.
+#[tokio::test]
+async fn a_catalog_that_lacks_a_backup_for_a_while_costs_no_slice() {
+    let scene = forty_days().await;
+    let world = &scene.world;
+    world.catalog.note(scene.deleted, &BackupNote::Unwanted(None)).await.unwrap();
+    run(world).await;
+    let row = backup(world, scene.deleted).await;
+    let needed = async || {
+        let head = world.timeline.head().await.unwrap().unwrap();
+        let oldest = row.backup().unwrap().cluster_time.unwrap();
+        world.timeline.slices(oldest, head.to).await.unwrap().len()
+    };
+    let before = needed().await;
+    world.catalog.forget(&row).await.unwrap();
+    run(world).await;
+    world.catalog.create_operation(&row).await.unwrap();
+    run(world).await;
+    assert_eq!(needed().await, before);
+    let row = backup(world, scene.deleted).await;
+    world.catalog.forget(&row).await.unwrap();
+    run(world).await;
+    run(world).await;
+    assert!(needed().await < before, "it is gone for good");
 }
 
 /// What is damaged of one database says nothing of the keys, and keeps nothing of the others.

@@ -161,7 +161,7 @@ async fn carry_out(
     let records = kept.iter().map(|(decision, backup)| keeping::bring_record(here, decision, backup));
     at_once(AT_ONCE, records).await?;
     if all_answer {
-        trouble.unless(unneeded_slices::remove(ports, operation).await)?;
+        trouble.unless(unneeded_slices::remove(ports, policy, operation).await)?;
     }
     trouble.0.map_or(Ok(()), Err)
 }

@@ -9,7 +9,7 @@ use crate::operation::{Operation, OperationKind, OperationState};
 use crate::ports::Catalog;
 use crate::retention::{Facts, Policy, RetentionPlan, plan};
 
-use super::{AT_ONCE, Ports, time_for_more};
+use super::{AT_ONCE, Ports, time_for_more, unneeded_slices};
 use crate::flows::{open_manifest, uses};
 
 /// Backups that a run can judge. It has to see all of them: what it does not see it cannot keep.
@@ -53,7 +53,13 @@ pub(super) async fn look(ports: Ports<'_>, policy: &Policy, operation: &Operatio
         breaks: &breaks,
         force: operation.prune()?.force,
     };
-    let plan = plan(policy, &facts);
+    let mut plan = plan(policy, &facts);
+    // They are announced together with the backups that go, and go with them.
+    let stay: BTreeSet<OperationId> =
+        plan.decisions.iter().filter(|it| it.keep).map(|it| it.backup).collect();
+    let staying: Vec<Operation> = backups.iter().filter(|it| stay.contains(&it.id)).cloned().collect();
+    let unneeded = unneeded_slices::find(timeline, clock, &staying).await?;
+    plan.unneeded_slices = unneeded.iter().map(unneeded_slices::named).collect();
     let backups = backups.into_iter().map(|backup| (backup.id, backup)).collect();
     Ok(Survey { now_millis, backups, in_use, plan, regions, damaged: canaries.damaged })
 }
