@@ -178,7 +178,6 @@ fn check_states(path: &Path, machine: &serde_json::Value) {
     }
 }
 
-/// Locks are taken away by nobody: the permission stands in a denial only.
 /// Names of buckets can be guessed, and anybody may have made one first.
 #[test]
 fn no_role_reaches_the_bucket_of_another_account() {
@@ -191,6 +190,7 @@ fn no_role_reaches_the_bucket_of_another_account() {
     }
 }
 
+/// Locks are taken away by nobody: the permission stands in a denial only.
 #[test]
 fn no_role_gets_around_a_lock() {
     let template = fs::read_to_string(root().join("infra/template.yaml")).unwrap();

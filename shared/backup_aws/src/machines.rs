@@ -184,14 +184,15 @@ impl ports::Machines for Pipelines {
         // The name of an execution is taken for months, so that of a later try has to differ.
         let slot = SystemClock::without_deadline().now_millis() / COPY_AGAIN_MILLIS;
         let first = format!("replication-{}", backup.id);
-        let names = [first.clone(), format!("{first}-{}", slot.saturating_sub(1))];
+        // One runs for four hours at most.
+        let later = [0, 1, 2].map(|ago| format!("{first}-{}", slot.saturating_sub(ago)));
         let machine = self.arn(Pipeline::Replicate, backup)?;
-        for name in names {
+        for name in later.into_iter().chain([first.clone()]) {
             if self.machines.runs(machine, &name).await? {
                 return Ok(false);
             }
         }
-        match self.begin_copies(backup, &format!("replication-{}-{slot}", backup.id)).await {
+        match self.begin_copies(backup, &format!("{first}-{slot}")).await {
             Err(why) if why.kind() == ErrorKind::Conflict => Ok(false),
             begun => begun.map(|_| true),
         }

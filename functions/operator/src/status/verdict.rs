@@ -18,6 +18,8 @@ use crate::output::{self, listed};
 const REMOVAL_MILLIS_MAX: u64 = 48 * 3600 * 1000;
 /// The watch's keys of what is judged here anew.
 const JUDGED_ANEW: &str = "backup/";
+/// The watch waits for so long before it tells what may pass by itself.
+const UNTOLD_MILLIS: u64 = 10 * 60_000;
 
 /// How it is on the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -122,7 +124,7 @@ fn warnings(settings: &WatchSettings, facts: &Facts<'_>, now_millis: u64) -> Vec
     all.extend(failed_backups(settings, facts, now_millis));
     all.extend(removals(facts.prunes, now_millis));
     all.extend(failed_drills(facts));
-    all.extend(told_by_the_watch(facts.watch));
+    all.extend(seen_by_the_watch(facts.watch, now_millis));
     all.extend(standing_still(settings, facts, now_millis));
     all
 }
@@ -191,10 +193,19 @@ fn failed_drills(facts: &Facts<'_>) -> Vec<String> {
     failed.into_iter().map(told).collect()
 }
 
-fn told_by_the_watch(watch: &WatchState) -> Option<String> {
-    let keys = watch.told.keys().filter(|key| !key.starts_with(JUDGED_ANEW));
-    let keys: Vec<String> = keys.cloned().collect();
-    (!keys.is_empty()).then(|| format!("the watch has told: {}", listed(&keys)))
+/// What lasts, told or not: if it could not be told, this is where people see it.
+fn seen_by_the_watch(watch: &WatchState, now_millis: u64) -> Vec<String> {
+    let is_untold = |key: &&String, since: u64| {
+        !watch.told.contains_key(*key) && now_millis.saturating_sub(since) >= UNTOLD_MILLIS
+    };
+    let untold = watch.since.iter().filter(|(key, since)| is_untold(key, **since)).map(|(key, _)| key);
+    let all = |keys: Vec<&String>, what: &str| {
+        let keys: Vec<String> = keys.into_iter().filter(|it| !it.starts_with(JUDGED_ANEW)).cloned().collect();
+        (!keys.is_empty()).then(|| format!("the watch {what}: {}", listed(&keys)))
+    };
+    let told = all(watch.told.keys().collect(), "has told");
+    let untold = all(untold.collect(), "could not tell people of");
+    told.into_iter().chain(untold).collect()
 }
 
 /// Without schedules the timeline moves with backups only, and nobody expects more.

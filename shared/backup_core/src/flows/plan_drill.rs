@@ -15,7 +15,7 @@ use crate::format::{
 };
 use crate::id::{OperationId, RegionName};
 use crate::operation::{Level, Operation, OperationKind, OperationState};
-use crate::plan::ranges::pack;
+use crate::plan::ranges::pack_runs;
 use crate::plan::sample::{SampleBounds, pick, seed_of};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Region};
 use crate::schedule::is_good;
@@ -226,11 +226,7 @@ fn work_items(manifest: &Manifest, ordinals: &BTreeSet<u32>, target_bytes: u64) 
             _ => runs.push((ordinal, vec![bytes])),
         }
     }
-    let packed = runs.into_iter().flat_map(|(first, sizes)| {
-        let items = pack(&sizes, target_bytes);
-        items.into_iter().map(move |item| WorkItem { first: first + item.first, ..item })
-    });
-    packed.collect()
+    pack_runs(&runs, target_bytes)
 }
 
 /// How many collections have chunks in the plan.

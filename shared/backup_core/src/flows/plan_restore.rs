@@ -11,7 +11,7 @@ use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::metadata::creation_options;
-use crate::plan::ranges::pack;
+use crate::plan::ranges::pack_runs;
 use crate::plan::restore::{RestoreItem, RestorePlan, plan};
 use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target, Timeline};
 use crate::settings::Settings;
@@ -118,11 +118,7 @@ fn work_items(manifest: &Manifest, operation: &Operation, settings: &Settings) -
     if runs.is_empty() {
         runs.push((0, Vec::new()));
     }
-    let packed = runs.into_iter().flat_map(|(first, sizes)| {
-        let items = pack(&sizes, settings.chunk_target_bytes);
-        items.into_iter().map(move |item| WorkItem { first: first + item.first, ..item })
-    });
-    packed.collect()
+    pack_runs(&runs, settings.chunk_target_bytes)
 }
 
 /// Creates the staging collections and notes which they are; drops what dead restores left of theirs.

@@ -85,6 +85,20 @@ pub fn pack(chunk_bytes: &[u64], target_bytes: u64) -> Vec<WorkItem> {
     items
 }
 
+/// Packs runs of chunks, each given by the number of its first one and their sizes in bytes. Only neighbours share an
+/// item.
+#[must_use]
+pub fn pack_runs(runs: &[(u32, Vec<u64>)], target_bytes: u64) -> Vec<WorkItem> {
+    let all_bytes =
+        runs.iter().flat_map(|(_, sizes)| sizes).fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+    let target_bytes = target_bytes.max(all_bytes.div_ceil(ITEMS_MAX / 2));
+    let packed = runs.iter().flat_map(|(first, sizes)| {
+        let items = pack(sizes, target_bytes).into_iter();
+        items.map(move |item| WorkItem { first: first + item.first, ..item })
+    });
+    packed.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use bson::rawdoc;
@@ -128,9 +142,12 @@ mod tests {
 
     #[test]
     fn there_are_not_more_items_than_a_map_takes() {
-        for (chunks, bytes, target) in [(200_000, 1000, 1000), (200_000, 600, 1000), (49_000, 1000, 1000)] {
-            let items = pack(&vec![bytes; chunks], target);
+        for (chunks, bytes) in [(200_000, 1000), (200_000, 600), (60_000, 1000)] {
+            let items = pack(&vec![bytes; chunks], 1000);
             assert!(items.len() <= 50_000, "{chunks} chunks of {bytes}: {}", items.len());
+            let half = vec![bytes; chunks / 2];
+            let items = pack_runs(&[(0, half.clone()), (500_000, half)], 1000);
+            assert!(items.len() <= 50_000, "{chunks} chunks of {bytes}, in two runs: {}", items.len());
         }
     }
 

@@ -237,7 +237,13 @@ async fn a_region_that_is_down_takes_no_lock_from_home() {
     assert!(while_down != locked, "something was to be locked for longer");
     world.replica.set_down(false);
     prune(world, id).await.unwrap();
-    assert_eq!(world.store.locked(), while_down, "nothing was left to be locked");
+    assert_eq!(world.store.locked(), while_down, "nothing was left to be locked at home");
+    for id in [scene.monthly, scene.today] {
+        let place = backup(world, id).await.backup_place().unwrap();
+        let manifest = ObjectKey::Manifest(place).to_path().unwrap();
+        let there = world.replica.locked();
+        assert_eq!(there.get(&manifest), while_down.get(&manifest), "what it missed was made up for: {id}");
+    }
 
     world.clock.advance(2 * HOUR);
     world.replica.set_down(true);

@@ -1,6 +1,7 @@
 //! The verdict, by tables.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use backup_core::id::{ClusterTime, Fence, OperationId};
 use backup_core::operation::{BackupDetail, Detail, DrillDetail, Level, PruneDetail};
@@ -67,6 +68,8 @@ struct Scene {
     /// For how many hours the timeline has not moved.
     still: Option<u64>,
     told: Vec<&'static str>,
+    /// What the watch has seen for so many minutes, and has not told.
+    untold: Vec<(&'static str, u64)>,
 }
 
 fn judged(mut scene: Scene) -> Verdict {
@@ -76,7 +79,9 @@ fn judged(mut scene: Scene) -> Verdict {
     let settings = WatchSettings::of(region("us-east-1"));
     let began = ClusterTime { seconds: 1, ordinal: 1 };
     let head = scene.still.map(|hours| TimelineHead::beginning(began, NOW - hours * HOUR));
-    let told = scene.told.iter().map(|key| ((*key).to_owned(), NOW)).collect();
+    let told: BTreeMap<String, u64> = scene.told.iter().map(|key| ((*key).to_owned(), NOW)).collect();
+    let mut since = told.clone();
+    since.extend(scene.untold.iter().map(|(key, minutes)| ((*key).to_owned(), NOW - minutes * 60_000)));
     let facts = Facts {
         backups: &scene.backups,
         good: &good_backups(&settings, &scene.backups, NOW),
@@ -84,7 +89,7 @@ fn judged(mut scene: Scene) -> Verdict {
         prunes: &scene.prunes,
         regions: &[region("eu-west-1")],
         head: head.as_ref(),
-        watch: &WatchState { told, ..WatchState::default() },
+        watch: &WatchState { told, since, ..WatchState::default() },
     };
     judge(&settings, &facts, NOW)
 }
@@ -248,6 +253,13 @@ fn what_the_watch_told_lasts() {
         "two",
         scene(vec!["backup/crm", "replication/eu-west-1", "storage"]),
         "WARNING – the watch has told: replication/eu-west-1, storage",
+    );
+    let scene = |untold| Scene { backups: vec![read("crm", 7)], untold, ..Scene::default() };
+    check("a hiccup", scene(vec![("clock", 9)]), WELL);
+    check(
+        "nobody could be told",
+        scene(vec![("key/eu-west-1", 10), ("backup/crm", 60)]),
+        "WARNING – the watch could not tell people of: key/eu-west-1",
     );
 }
 

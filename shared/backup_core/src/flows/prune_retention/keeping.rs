@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::at_once::at_once;
 use crate::error::{ErrorKind, Result};
 use crate::format::{Manifest, ObjectKey, Place};
+use crate::id::RegionName;
 use crate::operation::{BackupNote, Operation, OperationState};
 use crate::ports::{Locks, Region};
 use crate::retention::{Decision, Policy};
@@ -55,7 +56,14 @@ async fn secure(ports: Ports<'_>, survey: &Survey, decision: &Decision, backup: 
     let manifest = open_manifest(ports.store, ports.keys, backup).await?;
     if let Some(until_millis) = until {
         lock(ports, decision, backup, &manifest, until_millis).await?;
-        note(ports, backup.id, &BackupNote::Locked(until_millis)).await?;
+        // As long as a region with a copy does not answer, the next run locks all of it again.
+        let keeps = |region: &&RegionName| {
+            detail.replicas.contains_key(region) && decision.copies.get(region) != Some(&false)
+        };
+        let answers = |name: &RegionName| ports.regions.iter().any(|region| region.name == *name);
+        if survey.regions.iter().filter(keeps).all(answers) {
+            note(ports, backup.id, &BackupNote::Locked(until_millis)).await?;
+        }
     }
     if to_freeze {
         at_once(AT_ONCE, chunks(&manifest).into_iter().map(|key| freeze(ports, key))).await?;

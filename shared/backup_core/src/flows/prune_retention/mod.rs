@@ -133,6 +133,7 @@ async fn carry_out(
         if survey.damaged.contains(&decision.database) {
             // Older ones may be all that is left of it.
             if backup.backup()?.removal.as_ref().is_some_and(|removal| removal.begun) {
+                ports.catalog.update_operation(operation).await?;
                 trouble.unless(removal::take_back(ports, backup).await)?;
             }
             continue;
@@ -153,22 +154,33 @@ async fn carry_out(
     let here = Ports { regions: &answering, ..ports };
     for (decision, backup) in &kept {
         time_for_more(ports.clock)?;
-        trouble.unless(keeping::keep((here, policy), operation, survey, decision, backup).await)?;
+        let kept = keeping::keep((here, policy), operation, survey, decision, backup).await;
+        if trouble.unless(kept)?.is_none() {
+            ports.catalog.update_operation(operation).await?; // it may be that another run has taken over
+        }
     }
     if all_answer {
         removal::remove(ports, operation, &leaving, &mut trouble).await?;
     }
-    let records = kept.iter().map(|(decision, backup)| keeping::bring_record(here, decision, backup));
-    at_once(AT_ONCE, records).await?;
     if all_answer {
         trouble.unless(unneeded_slices::remove(ports, policy, operation).await)?;
     }
-    trouble.0.map_or(Ok(()), Err)
+    let records = kept.iter().map(|(decision, backup)| keeping::bring_record(here, decision, backup));
+    match at_once(AT_ONCE, records).await {
+        Err(why) if why.kind() == ErrorKind::OutOfTime => {
+            tracing::warn!("there was no time to look at every copy: the next run does");
+        }
+        brought => drop(brought?),
+    }
+    trouble.told()
 }
 
-/// The first thing that went wrong with a single backup, or in a single region. It must not keep the others from what
-/// they need, and is told at the end.
-struct Trouble(Option<Error>);
+/// What went wrong with single backups, or in single regions. It must not keep the others from what they need, and is
+/// told at the end: the worst of it, which is what does not pass by itself.
+struct Trouble {
+    worst: Option<Error>,
+    others: u32,
+}
 
 impl Trouble {
     /// Databases of which nothing is removed.
@@ -176,7 +188,7 @@ impl Trouble {
         let names: Vec<String> = damaged.iter().map(|name| format!("{name:?}")).collect();
         let what = format!("remove backups of {}: the newest good one is damaged", names.join(", "));
         let why = Error::new(ErrorKind::Corrupt, what).hint(DAMAGED);
-        Self((!names.is_empty()).then_some(why))
+        Self { worst: (!names.is_empty()).then_some(why), others: 0 }
     }
 
     /// Notes a failure; gives it only if nothing more can be done in this run.
@@ -186,10 +198,24 @@ impl Trouble {
             Err(why) if matches!(why.kind(), ErrorKind::OutOfTime | ErrorKind::Fenced) => Err(why),
             Err(why) => {
                 tracing::error!(why = %why, "the pruner goes on without this");
-                self.0.get_or_insert(why);
+                self.others += u32::from(self.worst.is_some());
+                if self.worst.as_ref().is_none_or(|it| it.kind().is_retryable() && !why.kind().is_retryable())
+                {
+                    self.worst = Some(why);
+                }
                 Ok(None)
             }
         }
+    }
+
+    fn told(self) -> Result<()> {
+        let Self { worst, others } = self;
+        let Some(worst) = worst else { return Ok(()) };
+        Err(if others == 0 {
+            worst
+        } else {
+            worst.while_doing(format!("{others} more troubles are in the log"))
+        })
     }
 }
 

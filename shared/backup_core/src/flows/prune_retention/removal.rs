@@ -37,7 +37,7 @@ pub(super) async fn remove(
     for some in leaving.chunks(BEGUN_AT_ONCE) {
         remove_some(ports, run, some, trouble, &mut locked_by_others).await?;
     }
-    tell(ports, run, &locked_by_others).await
+    trouble.unless(tell(ports, run, &locked_by_others).await).map(|_| ())
 }
 
 async fn remove_some(
@@ -78,7 +78,10 @@ async fn remove_some(
                     locked_by_others.push(row.id);
                 }
             }
-            None => trouble.unless(take_back(ports, row).await).map(|_| ())?,
+            None => {
+                ports.catalog.update_operation(run).await?; // or it would be taken back from another run
+                trouble.unless(take_back(ports, row).await)?;
+            }
         }
     }
     Ok(())
