@@ -15,7 +15,7 @@ use crate::format::{
 };
 use crate::id::{OperationId, RegionName};
 use crate::operation::{Level, Operation, OperationKind, OperationState};
-use crate::plan::ranges::pack_runs;
+use crate::plan::ranges::pack_some;
 use crate::plan::sample::{SampleBounds, pick, seed_of};
 use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Region};
 use crate::schedule::is_good;
@@ -216,17 +216,7 @@ fn work_items(manifest: &Manifest, ordinals: &BTreeSet<u32>, target_bytes: u64) 
     let weighed = manifest.chunks().map(|(entry, it)| (it.ordinal, weight(entry, it.stored.bson_bytes)));
     let mut chunks: Vec<(u32, u64)> = weighed.collect();
     chunks.sort_unstable();
-    let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
-    for (ordinal, bytes) in chunks.into_iter().filter(|(ordinal, _)| ordinals.contains(ordinal)) {
-        let next = |(first, sizes): &(u32, Vec<u64>)| {
-            first.saturating_add(u32::try_from(sizes.len()).unwrap_or(u32::MAX))
-        };
-        match runs.last_mut() {
-            Some(run) if next(run) == ordinal => run.1.push(bytes),
-            _ => runs.push((ordinal, vec![bytes])),
-        }
-    }
-    pack_runs(&runs, target_bytes)
+    pack_some(chunks.into_iter().filter(|(ordinal, _)| ordinals.contains(ordinal)), target_bytes)
 }
 
 /// How many collections have chunks in the plan.

@@ -11,7 +11,7 @@ use crate::id::OperationId;
 use crate::namespace::{Namespace, NamespaceKind, OwnName};
 use crate::operation::{Operation, OperationKind, OperationState};
 use crate::plan::metadata::creation_options;
-use crate::plan::ranges::pack_runs;
+use crate::plan::ranges::{pack, pack_some};
 use crate::plan::restore::{RestoreItem, RestorePlan, plan};
 use crate::ports::{Alerts, Catalog, Clock, DataKeys, ObjectStore, Target, Timeline};
 use crate::settings::Settings;
@@ -107,18 +107,13 @@ fn agreed(operation: &Operation, plan: &RestorePlan) -> Result<()> {
 /// Chunks of the wanted collections, packed by their true sizes.
 fn work_items(manifest: &Manifest, operation: &Operation, settings: &Settings) -> Vec<WorkItem> {
     let wanted = |name: &String| operation.collections.is_empty() || operation.collections.contains(name);
-    let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
-    for (_, chunk) in manifest.chunks().filter(|(namespace, _)| wanted(&namespace.namespace.name)) {
-        let next = |(first, sizes): &(u32, Vec<u64>)| *first + u32::try_from(sizes.len()).unwrap_or(u32::MAX);
-        match runs.last_mut() {
-            Some(run) if next(run) == chunk.ordinal => run.1.push(chunk.stored.bson_bytes),
-            _ => runs.push((chunk.ordinal, vec![chunk.stored.bson_bytes])),
-        }
+    let chunks = manifest.chunks().filter(|(namespace, _)| wanted(&namespace.namespace.name));
+    let mut items =
+        pack_some(chunks.map(|(_, it)| (it.ordinal, it.stored.bson_bytes)), settings.chunk_target_bytes);
+    if items.is_empty() {
+        items = pack(&[], settings.chunk_target_bytes); // a restore of views: there has to be something to do
     }
-    if runs.is_empty() {
-        runs.push((0, Vec::new()));
-    }
-    pack_runs(&runs, settings.chunk_target_bytes)
+    items
 }
 
 /// Creates the staging collections and notes which they are; drops what dead restores left of theirs.

@@ -85,15 +85,25 @@ pub fn pack(chunk_bytes: &[u64], target_bytes: u64) -> Vec<WorkItem> {
     items
 }
 
-/// Packs runs of chunks, each given by the number of its first one and their sizes in bytes. Only neighbours share an
-/// item.
+/// Packs some chunks, given by their numbers and sizes in bytes, in order of their numbers. Only neighbours share an item;
+/// where there are no chunks, there is none.
 #[must_use]
-pub fn pack_runs(runs: &[(u32, Vec<u64>)], target_bytes: u64) -> Vec<WorkItem> {
-    let all_bytes =
-        runs.iter().flat_map(|(_, sizes)| sizes).fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+pub fn pack_some(chunks: impl IntoIterator<Item = (u32, u64)>, target_bytes: u64) -> Vec<WorkItem> {
+    let mut runs: Vec<(u32, Vec<u64>)> = Vec::new();
+    let mut all_bytes = 0_u64;
+    for (ordinal, bytes) in chunks {
+        all_bytes = all_bytes.saturating_add(bytes);
+        let next = |(first, sizes): &(u32, Vec<u64>)| {
+            first.saturating_add(u32::try_from(sizes.len()).unwrap_or(u32::MAX))
+        };
+        match runs.last_mut() {
+            Some(run) if next(run) == ordinal => run.1.push(bytes),
+            _ => runs.push((ordinal, vec![bytes])),
+        }
+    }
     let target_bytes = target_bytes.max(all_bytes.div_ceil(ITEMS_MAX / 2));
-    let packed = runs.iter().flat_map(|(first, sizes)| {
-        let items = pack(sizes, target_bytes).into_iter();
+    let packed = runs.into_iter().flat_map(|(first, sizes)| {
+        let items = pack(&sizes, target_bytes).into_iter();
         items.map(move |item| WorkItem { first: first + item.first, ..item })
     });
     packed.collect()
@@ -145,10 +155,19 @@ mod tests {
         for (chunks, bytes) in [(200_000, 1000), (200_000, 600), (60_000, 1000)] {
             let items = pack(&vec![bytes; chunks], 1000);
             assert!(items.len() <= 50_000, "{chunks} chunks of {bytes}: {}", items.len());
-            let half = vec![bytes; chunks / 2];
-            let items = pack_runs(&[(0, half.clone()), (500_000, half)], 1000);
+            let half = u32::try_from(chunks / 2).unwrap();
+            let two_runs = (0..half).chain(500_000..500_000 + half).map(|ordinal| (ordinal, bytes));
+            let items = pack_some(two_runs, 1000);
             assert!(items.len() <= 50_000, "{chunks} chunks of {bytes}, in two runs: {}", items.len());
         }
+    }
+
+    #[test]
+    fn only_neighbours_share_an_item() {
+        let chunks = [(2, 10), (3, 10), (4, 90), (7, 10), (9, 10), (10, 90)];
+        let items: Vec<_> = pack_some(chunks, 100).into_iter().map(|item| (item.first, item.count)).collect();
+        assert_eq!(items, [(2, 2), (4, 1), (7, 1), (9, 2)]);
+        assert!(pack_some([], 100).is_empty());
     }
 
     proptest! {
