@@ -10,7 +10,7 @@ use crate::operation::{Operation, OperationKind, OperationState, RestoreTime};
 use crate::plan::point_in_time::PointInTime;
 use crate::ports::{Catalog, DataKeys, ObjectStore, Timeline};
 
-use super::point_in_time::{database_at, find_base_again};
+use super::point_in_time::{Purpose, database_at, find_base_again};
 use super::upkeep::BACKUPS_LOOKED_AT_MAX;
 
 /// What a restore reads.
@@ -51,7 +51,7 @@ impl Chosen {
     ) -> Result<Contents> {
         let base = super::open_manifest(store, keys, &self.backup).await?;
         let at = match self.time {
-            Some(time) => Some(database_at(store, keys, timeline, &base, time).await?),
+            Some(time) => Some(database_at(store, keys, timeline, &base, time, Purpose::Restore).await?),
             None => None,
         };
         Ok(Contents { base, at })

@@ -13,7 +13,7 @@ use crate::ports::{Catalog, DataKeys, ObjectStore, Timeline};
 
 use super::fold_reader::BaseChunk;
 use super::plan_synthesis::frames;
-use super::point_in_time::{Oldest, database_at, find_base, find_oldest_base};
+use super::point_in_time::{Oldest, Purpose, database_at, find_base, find_oldest_base};
 use super::slices::Slices;
 
 /// What is read.
@@ -87,7 +87,7 @@ async fn versions(ports: Ports<'_>, wanted: &Wanted, base: OperationId, time: Cl
     let Ports { store, keys, catalog, timeline } = ports;
     let row = catalog.operation(OperationKind::Backup, base).await?;
     let manifest = super::open_manifest(store, keys, &row).await?;
-    let at = database_at(store, keys, timeline, &manifest, time).await?;
+    let at = database_at(store, keys, timeline, &manifest, time, Purpose::Restore).await?;
     let entry = at.manifest.namespaces.iter().find(|it| it.namespace.name == wanted.collection);
     let entry = entry.ok_or_else(|| no_such_collection(wanted, time))?;
     let collection = entry.namespace.uuid.ok_or_else(|| no_such_collection(wanted, time))?;

@@ -14,7 +14,7 @@ use crate::ports::{Catalog, Clock, DataKeys, ObjectStore, PutOutcome, Timeline};
 use crate::settings::Settings;
 
 use super::fold_reader::BaseChunk;
-use super::point_in_time::{database_at, find_base};
+use super::point_in_time::{Purpose, database_at, find_base};
 use super::sealed_ranges::SealedRanges;
 
 /// What the state machine needs next: where the work items are.
@@ -84,7 +84,7 @@ async fn make_plan(
     let (base, time) = find_base(catalog, timeline, &operation.database, RestoreTime::Latest).await?;
     let row = super::uses::claim(catalog, operation, base).await?;
     let manifest = super::open_manifest(store, keys, &row).await?;
-    let at = database_at(store, keys, timeline, &manifest, time).await?;
+    let at = database_at(store, keys, timeline, &manifest, time, Purpose::Backup).await?;
     let mut bounds = std::collections::HashMap::new();
     for (namespace, chunk) in manifest.chunks() {
         let parts = parts(&chunk.stored, settings.chunk_target_bytes);

@@ -1,7 +1,7 @@
 //! What the database was at an instant: the base to fold from, and the metadata folded from it.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::fold::metadata::DatabaseState;
+use crate::fold::metadata::{DatabaseState, leave_out_temporary};
 use crate::format::{Manifest, ManifestNamespace};
 use crate::id::{ClusterTime, OperationId};
 use crate::operation::{OperationKind, RestoreTime};
@@ -85,6 +85,15 @@ fn not_restorable(database: &str, time: ClusterTime, nearest: &NotRestorable) ->
     Error::new(ErrorKind::NotFound, what).hint(format!("{hint}; `nightsafe windows` shows all"))
 }
 
+/// What the database is folded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To be restored, or looked into.
+    Restore,
+    /// To be a backup, from which later instants are folded.
+    Backup,
+}
+
 /// The database as of `time`, folded from the backup with manifest `base`: collections, views and indexes; the
 /// documents are folded unit by unit.
 pub(super) async fn database_at(
@@ -93,6 +102,7 @@ pub(super) async fn database_at(
     timeline: &dyn Timeline,
     base: &Manifest,
     time: ClusterTime,
+    purpose: Purpose,
 ) -> Result<PointInTime> {
     let slices = Slices::open(store, keys, timeline, base.source, base.cluster_time, time).await?;
     // What came to be after T is told by the changes.
@@ -103,7 +113,11 @@ pub(super) async fn database_at(
             if event.time > base.cluster_time { state.apply(event) } else { Ok(()) }
         })
         .await?;
-    let at = point_in_time(base, state.into_namespaces(), time);
+    let mut all = state.into_namespaces();
+    if purpose == Purpose::Restore {
+        leave_out_temporary(&mut all);
+    }
+    let at = point_in_time(base, all, time);
     at.manifest.check().map_err(|why| why.while_doing(format!("fold the database to {time}")))?;
     Ok(at)
 }

@@ -109,11 +109,6 @@ impl DatabaseState {
     #[must_use]
     pub fn into_namespaces(self) -> Vec<Folded> {
         let mut all: Vec<Folded> = self.collections.into_values().chain(self.named.into_values()).collect();
-        for folded in &mut all {
-            if matches!(folded.namespace.options.get("temp"), Ok(Some(RawBsonRef::Boolean(true)))) {
-                folded.origin = Origin::Unknown(TEMPORARY);
-            }
-        }
         all.sort_by(|left, right| left.namespace.name.cmp(&right.namespace.name));
         all
     }
@@ -239,6 +234,16 @@ impl DatabaseState {
             None => {}
         }
         Ok(())
+    }
+}
+
+/// Leaves out what the server has only while one of its commands runs, such as `$out`. A restore does without it; a backup
+/// that others are folded from has to keep it: it gets another name, and is what the command has made.
+pub fn leave_out_temporary(all: &mut [Folded]) {
+    for folded in all {
+        if matches!(folded.namespace.options.get("temp"), Ok(Some(RawBsonRef::Boolean(true)))) {
+            folded.origin = Origin::Unknown(TEMPORARY);
+        }
     }
 }
 

@@ -213,7 +213,12 @@ fn what_the_changes_do_not_tell_is_unknown() {
 
     let temporary = listed(2, "tmp.x", rawdoc! { "temp": true }, vec![]);
     let create_it = create(2, "tmp.x", rawdoc! { "temp": true });
-    check([], [create_it], [(temporary, Origin::Unknown(TEMPORARY))]);
+    check([], [create_it.clone()], [(temporary.clone(), Origin::Created)]);
+    let mut restored = fold([], [create_it]);
+    leave_out_temporary(&mut restored);
+    assert_eq!(restored[0].origin, Origin::Unknown(TEMPORARY));
+    let made = listed(2, "made", rawdoc! {}, vec![]);
+    check([temporary], [rename(2, "tmp.x", "x", "made", None)], [(made, Origin::Base)]);
     let here = bare("c", NamespaceKind::Collection, Some(uuid(3)));
     let old = listed(4, "c", rawdoc! {}, vec![]);
     let comes = rename(3, "y/c", "x", "c", Some(4));
